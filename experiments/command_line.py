@@ -1,0 +1,211 @@
+"""What the scripts share: options and presets, one-line errors, cores, figures on disk."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import jax
+import matplotlib
+import matplotlib.figure
+import numpy as np
+import tyro
+
+
+def _use_all_cores() -> None:
+    """One JAX device a core: sharding cells over them beats XLA's own threading on a CPU."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)
+
+
+_use_all_cores()  # has no effect once JAX is in use, which importing sigprop may bring about
+matplotlib.use("Agg")  # scripts write files; without a display anything else fails
+
+from sigprop import studies  # noqa: E402
+
+__all__ = [
+    "DiagramConfig",
+    "Preset",
+    "parse",
+    "replacing",
+    "run_script",
+    "save_figure",
+]
+
+Preset = Literal["small", "default", "paper"]
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagramConfig:
+    """Options of every script that maps the plane of (weight_var, bias_var)."""
+
+    activation: tuple[str, ...] = ("tanh",)
+    """One or several of linear, relu, leaky_relu, elu, selu, gelu, gelu_tanh, silu, mish,
+    softplus, sigmoid, tanh, hard_tanh, erf, sin, softsign."""
+
+    initialiser: tuple[str, ...] = ("gaussian",)
+    """One or several of gaussian, truncated_normal, uniform, orthogonal, or a recipe: he, xavier,
+    lecun (and _normal, _uniform), which lends its distribution."""
+
+    weight_var: tuple[float, float] = (0.25, 4.0)
+    """First and last weight variance (times fan-in), >= 0."""
+
+    weight_var_points: int = 31
+    """How many values from the first to the last."""
+
+    bias_var: tuple[float, float] = (0.0, 0.5)
+    """First and last bias variance, >= 0."""
+
+    bias_var_points: int = 21
+    """How many values from the first to the last."""
+
+    depth: int = 100
+    """Weight layers, >= 2."""
+
+    width: int = 512
+    """Units a layer, >= 4. Networks of half the width are measured too."""
+
+    seeds: int = 8
+    """Networks a cell and width, each with inputs of its own, >= 2."""
+
+    seed: int = 0
+    """Decides the random draws."""
+
+    inputs: Path | None = None
+    """A .npy of inputs, shape (2, entries) or (pairs, 2, entries); digit images if not given."""
+
+    input_second_moment: float = 1.0
+    """Mean square of the entries that inputs are brought to, > 0."""
+
+    input_correlation: float = 0.5
+    """Cosine between the two inputs of a pair, -1 to 1."""
+
+    out: Path = Path("results")
+    """Folder to write to."""
+
+    memory_gb: float = 0.5
+    """Memory the cells of one chunk may take. More is a little faster, and shows and stores
+    progress less often."""
+
+    preset: Preset = "default"
+    """Sizes to start from; every other option overrides."""
+
+    def study(self) -> studies.PhaseDiagram:
+        """The question, checked."""
+        return studies.PhaseDiagram(
+            depth=self.depth,
+            width=self.width,
+            seeds=self.seeds,
+            seed=self.seed,
+            input_file=self.inputs,
+            input_second_moment=self.input_second_moment,
+            input_correlation=self.input_correlation,
+        )
+
+    def grid(self) -> dict[str, Sequence | np.ndarray]:
+        """Where to ask it."""
+        return {
+            "activation": self.activation,
+            "initialiser": self.initialiser,
+            "weight_var": spaced("weight_var", self.weight_var, self.weight_var_points),
+            "bias_var": spaced("bias_var", self.bias_var, self.bias_var_points),
+        }
+
+    def memory_budget(self) -> int:
+        """Bytes a chunk may take."""
+        if not (np.isfinite(self.memory_gb) and self.memory_gb > 0):
+            raise ValueError(f"memory_gb must be > 0 and finite, got {self.memory_gb}")
+        return int(self.memory_gb * 2**30)
+
+
+def spaced(name: str, ends: tuple[float, float], points: int) -> np.ndarray:
+    """``points`` equal steps between ``ends``, free of the rounding that would show in files."""
+    low, high = ends
+    if not (np.isfinite(ends).all() and 0 <= low <= high):
+        raise ValueError(f"{name} must be two numbers 0 <= first <= last, got {low:g} {high:g}")
+    if points < 1 or (points > 1) != (high > low):
+        raise ValueError(
+            f"{name}_points must be >= 2 for a range and 1 for a single value, got {points} "
+            f"from {low:g} to {high:g}"
+        )
+    return np.round(np.linspace(low, high, points), 12)
+
+
+def parse(
+    config: type[Config],
+    presets: Mapping[str, Mapping],
+    description: str,
+    arguments: Sequence[str] | None = None,
+) -> Config:
+    """``config`` from the command line: the preset's values, then every option given.
+
+    Bad options end the process with one line on the error stream and exit code 2.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    named = re.findall(r"--preset[= ](\S+)", " ".join(arguments))
+    changes = presets.get(named[-1], {}) if named else presets["default"]
+    start = config(**changes, **({"preset": named[-1]} if named and named[-1] in presets else {}))
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(config, default=start, args=arguments, description=description)
+    except SystemExit as stop:
+        if stop.code:
+            _fail(_one_line(complaint.getvalue()))
+        raise
+
+
+def _one_line(boxed: str) -> str:
+    """The message in tyro's framed text, and the nearest options where it names some."""
+    lines = [line.strip("│╭╮╰╯ ") for line in boxed.splitlines()[1:]]
+    rules = [i for i, line in enumerate(lines) if set(line) <= {"─"}] or [len(lines)]
+    message = " ".join(" ".join(lines[: rules[0]]).split())
+    near = [line.split()[0] for line in lines[rules[0] :] if line.startswith("--")]
+    if near and "Unrecognized" in message:
+        message += f"; did you mean {' or '.join(dict.fromkeys(near))}?"
+    return message
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Call ``main``; a user's mistake is one line and exit code 2, not a traceback."""
+    try:
+        main()
+    except ValueError as error:
+        _fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def save_figure(figure: matplotlib.figure.Figure, stem: Path) -> list[Path]:
+    """Write ``stem``.png and ``stem``.pdf; gives their paths."""
+    paths = [stem.with_suffix(suffix) for suffix in (".png", ".pdf")]
+    for path in paths:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:])
+    return paths
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file that takes ``path``'s place once it is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ValueError(f"out must be a folder that can be written, got {path}: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

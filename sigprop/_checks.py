@@ -1,0 +1,106 @@
+"""Argument checks: a static mistake is one clear line that names argument, value and range."""
+
+import operator
+from collections.abc import Collection
+
+import jax
+import numpy as np
+
+from sigprop._precision import is_traced
+
+__all__ = ["check_finite", "check_non_negative", "check_one_of", "check_whole_number"]
+
+
+def check_whole_number(name: str, value: object, minimum: int = 1) -> int:
+    """``value`` as an int, if it is a whole number of at least ``minimum``.
+
+    Examples
+    --------
+    >>> check_whole_number("depth", 3)
+    3
+    >>> check_whole_number("depth", 0)
+    Traceback (most recent call last):
+    ...
+    ValueError: depth must be an integer >= 1, got 0
+    """
+    problem = ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+    if isinstance(value, bool | np.bool_) or is_traced(value):
+        raise problem
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # TypeError is the answer looked for
+    except TypeError:
+        raise problem from None
+    if number < minimum:
+        raise problem
+    return number
+
+
+def check_one_of(name: str, value: object, accepted: Collection[object]) -> None:
+    """Raise unless ``value`` is one of ``accepted``.
+
+    Examples
+    --------
+    >>> check_one_of("draws", "both", ("shared", "independent"))
+    Traceback (most recent call last):
+    ...
+    ValueError: draws must be one of 'shared', 'independent', got 'both'
+    """
+    if not any(value is each or value == each for each in accepted):
+        choices = ", ".join(repr(each) for each in accepted)
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def check_non_negative(name: str, value: object) -> None:
+    """Raise unless every entry is a finite number >= 0; a value being traced is let through.
+
+    Examples
+    --------
+    >>> check_non_negative("weight_var", [1.0, -0.5])
+    Traceback (most recent call last):
+    ...
+    ValueError: weight_var must be finite and >= 0, got -0.5 at index (1,)
+    """
+    array = _concrete(name, value)
+    if array is not None:
+        _raise_at_first(name, "finite and >= 0", array, ~(np.isfinite(array) & (array >= 0)))
+
+
+def check_finite(name: str, value: object) -> None:
+    """Raise unless every entry is a finite number; a value being traced is let through.
+
+    Examples
+    --------
+    >>> check_finite("inputs", [[0.0, float("nan")]])
+    Traceback (most recent call last):
+    ...
+    ValueError: inputs must be finite, got nan at index (0, 1)
+    """
+    array = _concrete(name, value)
+    if array is not None:
+        _raise_at_first(name, "finite", array, ~np.isfinite(array))
+
+
+def _concrete(name: str, value: object) -> np.ndarray | None:
+    """``value`` as a real NumPy array, None while it is traced."""
+    if is_traced(value):
+        return None
+    try:
+        array = np.asarray(value)
+    except ValueError:  # ragged lists
+        array = np.asarray([None])
+    if isinstance(value, jax.Array):
+        array = array.astype(np.float64)  # bfloat16 and friends have no isfinite of their own
+    if array.dtype.kind not in "fiu":
+        given = "a " + type(value).__name__ if array.ndim else repr(value)
+        raise ValueError(f"{name} must be a real number or an array of them, got {given}")
+    return array
+
+
+def _raise_at_first(
+    name: str, accepted: str, array: np.ndarray, wrong: np.ndarray | np.bool_
+) -> None:
+    if not wrong.any():
+        return
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    where = f" at index {index}" if index else ""
+    raise ValueError(f"{name} must be {accepted}, got {array[index]}{where}")

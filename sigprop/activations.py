@@ -1,0 +1,381 @@
+"""What a nonlinearity is: its function, its derivative, its kinks, and the table of named ones."""
+
+import difflib
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from sigprop._precision import exact_float64
+
+__all__ = ["Activation", "find_kinks", "get", "leaky_relu", "names"]
+
+ScalarFunction = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Activation:
+    """A scalar nonlinearity φ applied to every unit.
+
+    Parameters
+    ----------
+    fn
+        φ. Any function of one number that JAX can trace.
+    name
+        What tables, files and figures call it; the function's own name by default.
+    kinks
+        Points where φ or one of its first three derivatives jumps. Gaussian integrals are cut
+        there, so a missing kink costs accuracy. Looked for (`find_kinks`) when not given.
+    derivative
+        φ'. Automatic differentiation of ``fn`` by default.
+
+    Raises
+    ------
+    ValueError
+        If ``fn`` cannot be traced by JAX or does not map one real number to one real number.
+
+    Examples
+    --------
+    >>> cube = Activation(lambda x: x**3, name="cube")
+    >>> float(cube(2.0)), float(cube.derivative(2.0)), cube.kinks
+    (8.0, 12.0, ())
+    """
+
+    fn: ScalarFunction
+    name: str = ""
+    kinks: tuple[float, ...] = None  # type: ignore[assignment]  # resolved below
+    derivative: ScalarFunction = None  # type: ignore[assignment]  # resolved below
+    _homogeneous: tuple[float, float] | None = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self):
+        resolve = functools.partial(object.__setattr__, self)
+        resolve("name", self.name or getattr(self.fn, "__name__", type(self.fn).__name__))
+        resolve("fn", _elementwise(self.fn, self.name))
+        if self.derivative is None:
+            resolve("derivative", _Derivative(self.fn))
+        found = find_kinks(self.fn) if self.kinks is None else self.kinks
+        resolve("kinks", tuple(sorted(float(k) for k in found)))
+        resolve("_homogeneous", _homogeneous_slopes(self.fn, self.kinks))
+
+    def __call__(self, x: ArrayLike) -> Float[Array, "..."]:
+        """φ(x), elementwise."""
+        return self.fn(jnp.asarray(x))
+
+    @property
+    def homogeneous_slopes(self) -> tuple[float, float] | None:
+        """Slopes (left, right) if φ(t x) = t φ(x) for every t > 0, else None.
+
+        Homogeneous activations (relu, leaky_relu, linear) have closed forms, and their networks
+        can be carried through any depth in log scale.
+        """
+        return self._homogeneous
+
+    @property
+    def continuous(self) -> bool:
+        """Whether φ has no jumps: then φ' by automatic differentiation is all of its derivative."""
+        return _is_continuous(self.fn, self.kinks)
+
+    def value_and_derivative(self, x: ArrayLike) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """φ(x) and φ'(x) together, sharing what they have in common."""
+        x = jnp.asarray(x)
+        if isinstance(self.derivative, _Derivative):
+            return jax.jvp(self.fn, (x,), (jnp.ones_like(x),))
+        return self.fn(x), self.derivative(x)
+
+
+@dataclass(frozen=True)
+class _Derivative:
+    """φ' by automatic differentiation; compares equal for the same φ, so caches hit."""
+
+    fn: ScalarFunction
+
+    def __call__(self, x):
+        x = jnp.asarray(x)
+        return jax.jvp(self.fn, (x,), (jnp.ones_like(x),))[1]
+
+
+@functools.lru_cache(maxsize=512)
+def _elementwise(fn: ScalarFunction, name: str) -> ScalarFunction:
+    """``fn`` itself if it already acts elementwise on arrays, else ``fn`` mapped over the array."""
+    label = name or getattr(fn, "__name__", repr(fn))
+    if not callable(fn):
+        raise ValueError(f"activation must be a name, a callable or an Activation, got {fn!r}")
+    try:
+        scalar = jax.eval_shape(fn, jax.ShapeDtypeStruct((), jnp.float32))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"activation must be a JAX-traceable function of one number; {label} could not be "
+            f"traced ({type(error).__name__}: {reason})"
+        ) from error
+    if getattr(scalar, "shape", None) != () or not jnp.issubdtype(scalar.dtype, jnp.floating):
+        raise ValueError(
+            f"activation must map one real number to one real number, {label} returned {scalar}"
+        )
+    return fn if _acts_elementwise(fn) else jnp.vectorize(fn)
+
+
+@exact_float64
+def _acts_elementwise(fn: ScalarFunction) -> bool:
+    probe = np.asarray([-1.7, -0.3, 0.4, 0.9, 2.3])
+    try:
+        whole = np.asarray(fn(jnp.asarray(probe)))
+    except Exception:  # a function of scalars only (lax.cond, say): mapped over arrays instead
+        return False
+    single = np.asarray([fn(jnp.asarray(x)) for x in probe])
+    return whole.shape == probe.shape and np.allclose(whole, single, rtol=1e-6, equal_nan=True)
+
+
+# ---------------------------------------------------------------------------- kinks
+
+_SEARCH_RADIUS = 1e3
+_SEARCH_POINTS = 2**14
+_ORDERS = 4  # φ, φ', φ'', φ'''
+
+
+@functools.lru_cache(maxsize=512)
+@exact_float64
+def find_kinks(fn: ScalarFunction) -> tuple[float, ...]:
+    """Points where φ, φ', φ'' or φ''' jumps, |x| <= 1000.
+
+    An interval holding a jump keeps it while it is halved; in a smooth stretch the change across
+    the interval halves with it. Intervals of a grid that is fine near 0 are therefore bisected to
+    machine precision and those whose change survives are reported.
+
+    Examples
+    --------
+    >>> find_kinks(lambda x: jnp.clip(x, -1.0, 2.0))
+    (-1.0, 2.0)
+    >>> find_kinks(jnp.tanh)
+    ()
+    """
+    half = np.sinh(np.linspace(0.0, np.arcsinh(_SEARCH_RADIUS * 50), _SEARCH_POINTS)) / 50
+    # An irrational shift keeps grid points off the kinks, which sit at round numbers.
+    edges = np.concatenate([-half[:0:-1], half]) + np.sqrt(2) * 1e-5
+    found: list[float] = []
+    derivatives = _derivative_tower(fn)
+    for order in range(_ORDERS):
+        found += _jumps(lambda x, order=order: derivatives(x)[order], edges)
+    return tuple(sorted(_distinct(found)))
+
+
+def _derivative_tower(fn: ScalarFunction) -> Callable[[np.ndarray], np.ndarray]:
+    tower = [fn]
+    for _ in range(_ORDERS - 1):
+        tower.append(jax.grad(tower[-1]))
+
+    @jax.jit
+    def evaluate(x):
+        return jnp.stack([jax.vmap(f)(x) for f in tower])
+
+    return lambda x: np.asarray(evaluate(jnp.asarray(x)))
+
+
+def _jumps(f: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> list[float]:
+    """Midpoints of the grid intervals across which ``f`` jumps."""
+    with np.errstate(all="ignore"):
+        values = f(edges)
+        low, high = edges[:-1], edges[1:]
+        f_low, f_high = values[:-1], values[1:]
+        change = np.abs(f_high - f_low)
+        finite = np.isfinite(change)
+        if not finite.any():
+            return []
+        # Far out, a saturated φ has derivatives that are rounding noise of their values nearer 0.
+        noise = 1e-9 * _largest_within_radius(values, edges)[:-1]
+        # A jump is at least comparable to the change seen across its interval's neighbours.
+        neighbours = np.maximum(np.roll(change, 1), np.roll(change, -1))
+        suspect = finite & (change > noise) & (change > 0.25 * neighbours)
+        low, high, f_low, f_high = low[suspect], high[suspect], f_low[suspect], f_high[suspect]
+        noise = noise[suspect]
+        first = np.abs(f_high - f_low)
+        for _ in range(60):
+            if not low.size:
+                return []
+            middle = 0.5 * (low + high)
+            f_middle = _padded(f, middle, edges.size)
+            left = np.abs(f_middle - f_low) >= np.abs(f_high - f_middle)
+            high, f_high = np.where(left, middle, high), np.where(left, f_middle, f_high)
+            low, f_low = np.where(left, low, middle), np.where(left, f_low, f_middle)
+        jump = np.abs(f_high - f_low)
+        real = (jump > 1e-3 * first) & (jump > noise + 1e-7 * (np.abs(f_low) + np.abs(f_high)))
+    return [_rounded(float(a + b) / 2, float(b - a)) for a, b in zip(low[real], high[real])]
+
+
+def _largest_within_radius(values: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """At each point, the largest finite |value| among the points nearer to 0."""
+    order = np.argsort(np.abs(points))
+    size = np.where(np.isfinite(values), np.abs(values), 0.0)
+    largest = np.empty_like(size)
+    largest[order] = np.maximum.accumulate(size[order])
+    return largest
+
+
+def _padded(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray, size: int) -> np.ndarray:
+    """``f(x)`` evaluated at one array length, so that it compiles once."""
+    return f(np.concatenate([x, np.full(size - x.size, 0.123)]))[: x.size]
+
+
+def _rounded(x: float, width: float) -> float:
+    nice = round(x, 12)
+    return nice + 0.0 if abs(nice - x) <= max(4 * width, 1e-12 * abs(x), 1e-13) else x
+
+
+def _distinct(points: list[float]) -> list[float]:
+    kept: list[float] = []
+    for x in sorted(points):
+        if not kept or x - kept[-1] > 1e-9 * max(1.0, abs(x)):
+            kept.append(x)
+    return kept
+
+
+@exact_float64
+def _homogeneous_slopes(fn: ScalarFunction, kinks: tuple[float, ...]) -> tuple[float, float] | None:
+    if any(k != 0.0 for k in kinks):
+        return None
+    x = np.asarray([1.0, 1e-3, 0.37, 2.9, 11.0, 1e3])
+    left, right = (np.asarray(fn(jnp.asarray(t * x))) / (t * x) for t in (-1.0, 1.0))
+    straight = all(np.allclose(s, s[0], rtol=1e-15, atol=0.0) for s in (left, right))
+    if not straight or float(fn(jnp.asarray(0.0))) != 0.0:
+        return None
+    return float(left[0]) + 0.0, float(right[0])
+
+
+@functools.lru_cache(maxsize=512)
+@exact_float64
+def _is_continuous(fn: ScalarFunction, kinks: tuple[float, ...]) -> bool:
+    at = np.asarray(kinks).reshape(-1, 1)
+    near = at + 1e-9 * np.maximum(np.abs(at), 1.0) * np.asarray([-1.0, 1.0])
+    left, right = np.asarray(fn(jnp.asarray(near))).T
+    return bool(np.all(np.abs(right - left) <= 1e-4 * (np.abs(left) + np.abs(right) + 1e-3)))
+
+
+# ---------------------------------------------------------------------------- the table
+
+
+def leaky_relu(slope: float = 0.01) -> Activation:
+    """φ(x) = x for x > 0 and slope·x otherwise (Maas, Hannun and Ng 2013).
+
+    Examples
+    --------
+    >>> leaky_relu(0.2).name
+    'leaky_relu(0.2)'
+    """
+    return _leaky_relu(float(slope))
+
+
+@dataclass(frozen=True)
+class _LeakyReLU:
+    slope: float
+
+    def __call__(self, x):
+        return jax.nn.leaky_relu(x, self.slope)
+
+
+@functools.cache
+def _leaky_relu(slope: float) -> Activation:
+    name = "leaky_relu" if slope == 0.01 else f"leaky_relu({slope:g})"
+    return Activation(_LeakyReLU(slope), name=name, kinks=(0.0,))
+
+
+def _linear(x):
+    return jnp.asarray(x)
+
+
+def _gelu(x):
+    return jax.nn.gelu(x, approximate=False)
+
+
+def _gelu_tanh(x):
+    return jax.nn.gelu(x, approximate=True)
+
+
+_TABLE: dict[str, tuple[ScalarFunction, tuple[float, ...]]] = {
+    "linear": (_linear, ()),
+    "relu": (jax.nn.relu, (0.0,)),
+    "elu": (jax.nn.elu, (0.0,)),
+    "selu": (jax.nn.selu, (0.0,)),
+    "gelu": (_gelu, ()),
+    "gelu_tanh": (_gelu_tanh, ()),
+    "silu": (jax.nn.silu, ()),
+    "mish": (jax.nn.mish, ()),
+    "softplus": (jax.nn.softplus, ()),
+    "sigmoid": (jax.nn.sigmoid, ()),
+    "tanh": (jnp.tanh, ()),
+    "hard_tanh": (jax.nn.hard_tanh, (-1.0, 1.0)),
+    "erf": (jax.lax.erf, ()),
+    "sin": (jnp.sin, ()),
+    "softsign": (jax.nn.soft_sign, (0.0,)),
+}
+_ALIASES = {"identity": "linear", "swish": "silu", "soft_sign": "softsign", "hardtanh": "hard_tanh"}
+_LEAKY = re.compile(r"leaky_relu[(_:]?([-+0-9.eE]+)?\)?")
+
+
+def names() -> tuple[str, ...]:
+    """Every name that `get` knows; leaky_relu also takes a slope, as in ``leaky_relu(0.2)``."""
+    return tuple(sorted([*_TABLE, "leaky_relu"]))
+
+
+@functools.cache
+def _named(name: str) -> Activation:
+    fn, kinks = _TABLE[name]
+    return Activation(fn, name=name, kinks=kinks)
+
+
+@functools.lru_cache(maxsize=512)
+def _from_callable(fn: ScalarFunction) -> Activation:
+    known = [name for name, (table_fn, _) in _TABLE.items() if table_fn is fn]
+    return _named(known[0]) if known else Activation(fn)
+
+
+def get(name_or_fn: "str | ScalarFunction | Activation") -> Activation:
+    """The `Activation` for a name, a callable, or an `Activation`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name (the nearest known ones are listed) or a function JAX cannot trace.
+
+    Examples
+    --------
+    >>> get("relu").kinks
+    (0.0,)
+    >>> get("leaky_relu(0.2)").homogeneous_slopes
+    (0.2, 1.0)
+    >>> get("tahn")
+    Traceback (most recent call last):
+    ...
+    ValueError: activation must be a known name or a callable, got 'tahn'; did you mean 'tanh'?
+    """
+    if isinstance(name_or_fn, Activation):
+        return name_or_fn
+    if isinstance(name_or_fn, str):
+        return _from_name(name_or_fn)
+    if not callable(name_or_fn):
+        raise ValueError(
+            f"activation must be a name, a callable or an Activation, got {name_or_fn!r}"
+        )
+    return _from_callable(name_or_fn)
+
+
+def _from_name(given: str) -> Activation:
+    name = _ALIASES.get(given, given)
+    if name in _TABLE:
+        return _named(name)
+    leaky = _LEAKY.fullmatch(name)
+    if leaky:
+        return leaky_relu(float(leaky[1]) if leaky[1] else 0.01)
+    near = difflib.get_close_matches(given, names(), n=3, cutoff=0.5)
+    hint = (
+        "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
+        if near
+        else f"known names: {', '.join(names())}"
+    )
+    raise ValueError(f"activation must be a known name or a callable, got '{given}'; {hint}")

@@ -1,0 +1,240 @@
+"""What a network is: the one record that theory and networks both read."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from sigprop import activations
+from sigprop._checks import check_non_negative, check_one_of, check_whole_number
+from sigprop._precision import is_traced
+
+__all__ = ["DISTRIBUTIONS", "Architecture", "Recipe", "recipe", "recipe_names"]
+
+DISTRIBUTIONS = ("gaussian", "truncated_normal", "uniform", "orthogonal")
+"""What a unit-variance weight may be drawn from."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named initialiser: a distribution and the variance its authors chose.
+
+    Attributes
+    ----------
+    name
+        As asked for.
+    distribution
+        One of `DISTRIBUTIONS`.
+    weight_var
+        ``weight_var(fan_in, fan_out)`` = fan_in · Var[W_ij]: the recipe in this library's units.
+    source
+        Paper, year, equation.
+    """
+
+    name: str
+    distribution: str
+    weight_var: Callable[[int, int], float]
+    source: str
+
+
+def _xavier_var(fan_in: int, fan_out: int) -> float:
+    return 2.0 * fan_in / (fan_in + fan_out)
+
+
+def _he_var(fan_in: int, fan_out: int) -> float:
+    return 2.0
+
+
+def _lecun_var(fan_in: int, fan_out: int) -> float:
+    return 1.0
+
+
+# family: (weight_var, default distribution, source); the default is the one of the paper.
+_FAMILIES = {
+    "xavier": (_xavier_var, "uniform", "Glorot & Bengio 2010, eq. 16"),
+    "he": (_he_var, "gaussian", "He, Zhang, Ren & Sun 2015, eq. 10"),
+    "lecun": (_lecun_var, "gaussian", "LeCun, Bottou, Orr & Müller 1998, eq. 16"),
+}
+_FAMILY_ALIASES = {"glorot": "xavier", "kaiming": "he"}
+_SUFFIXES = {"normal": "gaussian", "uniform": "uniform"}
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Every name that `recipe` knows.
+
+    Examples
+    --------
+    >>> recipe_names()[:3]
+    ('xavier', 'xavier_normal', 'xavier_uniform')
+    """
+    families = [*_FAMILIES, *_FAMILY_ALIASES]
+    return tuple(f + s for f in families for s in ("", "_normal", "_uniform"))
+
+
+def recipe(name: str) -> Recipe:
+    """The `Recipe` called ``name``: xavier = glorot, he = kaiming or lecun, with a suffix or not.
+
+    Suffixes are ``_normal`` and ``_uniform``. Without one a recipe has the distribution of its
+    paper: uniform for xavier, normal for he and lecun. All draw plain (not truncated) normals.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+
+    Examples
+    --------
+    >>> recipe("he").distribution, recipe("he").weight_var(512, 512)
+    ('gaussian', 2.0)
+    >>> recipe("glorot").distribution, recipe("glorot").weight_var(64, 192)
+    ('uniform', 0.5)
+    """
+    check_one_of("recipe", name, recipe_names())
+    family, _, suffix = name.partition("_")
+    weight_var, distribution, source = _FAMILIES[_FAMILY_ALIASES.get(family, family)]
+    return Recipe(name, _SUFFIXES.get(suffix, distribution), weight_var, source)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A deep network at initialisation, or a whole grid of them.
+
+    z¹ = W¹ x⁰ + b¹, x^l = φ(z^l), z^l = W^l x^{l-1} + b^l for l = 1..depth, with
+    W_ij of mean 0 and variance weight_var / fan_in and b_i ~ N(0, bias_var).
+
+    Parameters
+    ----------
+    depth
+        Number of weight layers, >= 1. A readout is not counted.
+    width
+        Units of every layer, >= 1.
+    activation
+        A name, a function of one number, or an `Activation`; kept as an `Activation`.
+    weight_var
+        σ_w² >= 0, any shape that broadcasts with ``bias_var``: one network for each entry. May be
+        left out where ``initialiser`` is a recipe, which then lends its own value (for square
+        layers); a given value wins.
+    bias_var
+        σ_b² >= 0.
+    block, norm, dropout, branch_scale
+        Only plain blocks exist: "plain", None, 0 and 1.
+    initialiser
+        "gaussian", "truncated_normal" (at two standard deviations), "uniform", "orthogonal" (Haar),
+        or a recipe (`recipe_names`).
+    parameterisation
+        "standard": a parameter is W itself. "ntk": a parameter is the unit-variance draw, scaled
+        by sqrt(weight_var / fan_in) where it is used (Jacot, Gabriel & Hongler 2018).
+
+    Raises
+    ------
+    ValueError
+        For a value outside these ranges.
+
+    Notes
+    -----
+    A pytree: ``weight_var``, ``bias_var``, ``dropout`` and ``branch_scale`` are leaves, so they can
+    be traced, mapped and differentiated; everything else is static.
+
+    Examples
+    --------
+    >>> Architecture(depth=10, width=64, activation="relu", initialiser="he").weight_var
+    2.0
+    >>> grid = Architecture(10, 64, "tanh", weight_var=[[1.0], [2.0]], bias_var=[0.0, 0.1, 0.2])
+    >>> grid.grid_shape
+    (2, 3)
+    """
+
+    depth: int
+    width: int
+    activation: Any
+    weight_var: ArrayLike | Sequence | None = None
+    bias_var: ArrayLike | Sequence = 0.0
+    block: str = "plain"
+    norm: str | None = None
+    dropout: ArrayLike = 0.0
+    branch_scale: ArrayLike = 1.0
+    initialiser: str = "gaussian"
+    parameterisation: str = "standard"
+
+    def __post_init__(self):
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        put("depth", check_whole_number("depth", self.depth))
+        put("width", check_whole_number("width", self.width))
+        put("activation", activations.get(self.activation))
+        check_one_of("initialiser", self.initialiser, (*DISTRIBUTIONS, *recipe_names()))
+        check_one_of("parameterisation", self.parameterisation, ("standard", "ntk"))
+        _check_plain(self)
+        put("weight_var", self._chosen_weight_var())
+        for name in ("weight_var", "bias_var"):
+            check_non_negative(name, getattr(self, name))
+            put(name, _array(getattr(self, name)))
+        self.grid_shape  # noqa: B018  # raises where the two do not broadcast
+
+    def _chosen_weight_var(self):
+        if self.weight_var is not None:
+            return self.weight_var
+        if self.initialiser in DISTRIBUTIONS:
+            raise ValueError(
+                f"weight_var must be given: initialiser '{self.initialiser}' has none of its own "
+                f"(recipes have one: {', '.join(recipe_names())})"
+            )
+        return recipe(self.initialiser).weight_var(self.width, self.width)
+
+    @property
+    def distribution(self) -> str:
+        """What the unit draws come from: one of `DISTRIBUTIONS`."""
+        if self.initialiser in DISTRIBUTIONS:
+            return self.initialiser
+        return recipe(self.initialiser).distribution
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Broadcast shape of ``weight_var`` and ``bias_var``: () for a single network."""
+        shapes = np.shape(self.weight_var), np.shape(self.bias_var)  # type: ignore[arg-type]
+        try:
+            return np.broadcast_shapes(*shapes)
+        except ValueError:
+            raise ValueError(
+                f"weight_var and bias_var must broadcast, got shapes {shapes[0]} and {shapes[1]}"
+            ) from None
+
+
+def _array(value):
+    return np.asarray(value) if isinstance(value, list | tuple) else value
+
+
+def _check_plain(architecture: Architecture) -> None:
+    check_one_of("block", architecture.block, ("plain",))
+    check_one_of("norm", architecture.norm, (None,))
+    for name, only in (("dropout", 0.0), ("branch_scale", 1.0)):
+        value = getattr(architecture, name)
+        if is_traced(value):
+            raise ValueError(f"{name} must be {only:g}, got a traced value")
+        if not np.all(np.asarray(value) == only):
+            raise ValueError(f"{name} must be {only:g}, got {value!r}")
+
+
+# Registered by hand: `register_dataclass` rebuilds through __init__, whose checks would refuse the
+# placeholders (None, axes, shapes) that JAX's transforms put in place of the leaves.
+_LEAVES = ("weight_var", "bias_var", "dropout", "branch_scale")
+_STATIC = (
+    "depth", "width", "activation", "block", "norm", "initialiser", "parameterisation",
+)  # fmt: skip
+
+
+def _flatten_with_keys(architecture: Architecture):
+    leaves = [(jax.tree_util.GetAttrKey(n), getattr(architecture, n)) for n in _LEAVES]
+    return leaves, tuple(getattr(architecture, name) for name in _STATIC)
+
+
+def _unflatten(static, leaves) -> Architecture:
+    architecture = object.__new__(Architecture)
+    for name, value in (*zip(_STATIC, static), *zip(_LEAVES, leaves)):
+        object.__setattr__(architecture, name, value)
+    return architecture
+
+
+jax.tree_util.register_pytree_with_keys(Architecture, _flatten_with_keys, _unflatten)

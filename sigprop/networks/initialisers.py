@@ -1,0 +1,156 @@
+"""Unit-variance weight draws: the one place where a network's random numbers come from.
+
+Every weight of a network is ``sqrt(weight_var / fan_in)`` times a draw of variance 1 per entry.
+The draws of layer l (counted from 1; a readout is layer depth + 1) are a function of the network's
+key and l alone, so a network made from a key and a measurement made from the same key hold the
+same weights.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from sigprop._checks import check_one_of
+from sigprop.architecture import DISTRIBUTIONS, Recipe, recipe, recipe_names
+
+__all__ = [
+    "DISTRIBUTIONS",
+    "Recipe",
+    "cotangent",
+    "recipe",
+    "recipe_names",
+    "unit_bias",
+    "unit_draw",
+    "unit_weight",
+]
+
+RandomKey = Key[Array, ""] | UInt32[Array, "2"]
+Weight = Float[Array, "fan_out fan_in"]
+
+
+def _gaussian(key, shape, dtype):
+    return jax.random.normal(key, shape, dtype)
+
+
+# Standard deviation of a standard normal cut at +-2: sqrt(1 - 4 pdf(2) / (2 cdf(2) - 1)).
+_TRUNCATED_STD = 0.8796256610342398
+
+
+def _truncated_normal(key, shape, dtype):
+    return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) / _TRUNCATED_STD
+
+
+def _uniform(key, shape, dtype):
+    edge = 3.0**0.5
+    return jax.random.uniform(key, shape, dtype, -edge, edge)
+
+
+def _orthogonal(key, shape, dtype):
+    """Haar (Mezzadri 2007): QR of a Gaussian matrix, columns' signs fixed by the diagonal of R.
+
+    Orthonormal columns (rows, if the matrix is wide) have entries of second moment 1 / long side.
+    """
+    long, short = max(shape), min(shape)
+    exact = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32  # LAPACK has no halves
+    q, r = jnp.linalg.qr(jax.random.normal(key, (long, short), exact))
+    q = q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(exact)
+    return ((q if shape[0] >= shape[1] else q.T) * jnp.sqrt(jnp.asarray(long, exact))).astype(dtype)
+
+
+_DRAWS: dict[str, Callable] = {
+    "gaussian": _gaussian,
+    "truncated_normal": _truncated_normal,
+    "uniform": _uniform,
+    "orthogonal": _orthogonal,
+}
+
+
+def unit_draw(
+    key: RandomKey, distribution: str, fan_out: int, fan_in: int, dtype=None
+) -> Float[Array, "{fan_out} {fan_in}"]:
+    """A weight matrix whose entries have mean 0 and variance 1.
+
+    Parameters
+    ----------
+    key
+        Random key.
+    distribution
+        "gaussian"; "truncated_normal", cut at two standard deviations of the uncut normal and
+        rescaled; "uniform" on +-sqrt(3); "orthogonal", Haar-distributed, scaled so that
+        E[W_ij²] = 1 for rectangular shapes too.
+    fan_out, fan_in
+        Shape of the matrix: z = W x.
+    dtype
+        JAX's default float type if None.
+
+    Raises
+    ------
+    ValueError
+        For an unknown distribution.
+
+    Examples
+    --------
+    >>> q = unit_draw(jax.random.key(0), "orthogonal", 3, 5) / 5**0.5
+    >>> bool(jnp.allclose(q @ q.T, jnp.eye(3), atol=1e-6))
+    True
+    """
+    check_one_of("distribution", distribution, DISTRIBUTIONS)
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    return _DRAWS[distribution](key, (fan_out, fan_in), dtype)
+
+
+def unit_weight(
+    key: RandomKey,
+    layer: int | Int[Array, ""],
+    distribution: str,
+    fan_out: int,
+    fan_in: int,
+    dtype=None,
+) -> Float[Array, "{fan_out} {fan_in}"]:
+    """The unit draw of layer ``layer`` (from 1, may be traced) of the network that ``key`` makes.
+
+    Examples
+    --------
+    >>> unit_weight(jax.random.key(0), 1, "gaussian", 4, 2).shape
+    (4, 2)
+    """
+    weight_key, _ = _layer_keys(key, layer)
+    return unit_draw(weight_key, distribution, fan_out, fan_in, dtype)
+
+
+def unit_bias(
+    key: RandomKey, layer: int | Int[Array, ""], fan_out: int, dtype=None
+) -> Float[Array, "{fan_out}"]:
+    """The N(0, 1) biases of layer ``layer``, before scaling by sqrt(bias_var).
+
+    Examples
+    --------
+    >>> unit_bias(jax.random.key(0), 1, 4).shape
+    (4,)
+    """
+    _, bias_key = _layer_keys(key, layer)
+    return jax.random.normal(
+        bias_key, (fan_out,), jnp.result_type(float) if dtype is None else dtype
+    )
+
+
+def cotangent(
+    key: RandomKey, inputs: int, width: int, dtype=None
+) -> Float[Array, "{inputs} {width}"]:
+    """The N(0, 1) vectors that measured gradients start from at z^depth, one for each input.
+
+    Drawn from layer 0's key, which no weight uses: independent of the network ``key`` makes.
+
+    Examples
+    --------
+    >>> cotangent(jax.random.key(0), 2, 4).shape
+    (2, 4)
+    """
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    return jax.random.normal(jax.random.fold_in(key, 0), (inputs, width), dtype)
+
+
+def _layer_keys(key, layer):
+    return jax.random.split(jax.random.fold_in(key, layer))

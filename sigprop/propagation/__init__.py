@@ -1,0 +1,7 @@
+"""Measured propagation of signals and gradients through finite networks."""
+
+from sigprop.propagation.draws import cell_key, seed_key
+from sigprop.propagation.measurement import Measurement
+from sigprop.propagation.measuring import measure
+
+__all__ = ["Measurement", "cell_key", "measure", "seed_key"]

@@ -1,0 +1,7 @@
+"""Questions where theory meets measurement; each is handed to a sweep."""
+
+from sigprop.studies.growth import Growth, growth_class
+from sigprop.studies.inputs import digit_pairs, load_pairs, with_moments
+from sigprop.studies.phase_diagram import PhaseDiagram
+
+__all__ = ["PhaseDiagram", "Growth", "growth_class", "digit_pairs", "load_pairs", "with_moments"]

@@ -1,0 +1,164 @@
+"""Real inputs in pairs, brought to a chosen second moment and correlation."""
+
+import os
+
+import numpy as np
+from jaxtyping import Float
+
+__all__ = ["check_moments", "digit_pairs", "load_pairs", "with_moments"]
+
+_PARALLEL = 1e-6  # below this sine, what is left of the second image is mostly rounding
+
+
+def digit_pairs(pairs: int, *, seed: int = 0) -> Float[np.ndarray, "pairs 2 pixels"]:
+    """Pairs of different 8x8 digit images (the UCI set that ships with scikit-learn).
+
+    Parameters
+    ----------
+    pairs
+        How many, 1 to 898; no image is used twice.
+    seed
+        Decides which.
+
+    Returns
+    -------
+    numpy.ndarray
+        (pairs, 2, 64) grey values, 0 to 16.
+
+    Examples
+    --------
+    >>> digit_pairs(3).shape
+    (3, 2, 64)
+    """
+    import sklearn.datasets  # takes seconds to import; only digits need it
+
+    images = np.asarray(sklearn.datasets.load_digits(return_X_y=True)[0], dtype=np.float64)
+    if not 1 <= pairs <= len(images) // 2:
+        raise ValueError(f"pairs must be between 1 and {len(images) // 2}, got {pairs}")
+    chosen = np.random.default_rng(seed).permutation(len(images))[: 2 * pairs]
+    return images[chosen].reshape(pairs, 2, -1)
+
+
+def load_pairs(path: str | os.PathLike) -> Float[np.ndarray, "pairs 2 entries"]:
+    """Pairs of inputs from a NumPy file.
+
+    Parameters
+    ----------
+    path
+        A ``.npy`` file of real numbers, shaped (2, entries) for one pair or (pairs, 2, entries).
+
+    Returns
+    -------
+    numpy.ndarray
+        (pairs, 2, entries), as stored.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, or holds no finite numbers of that shape.
+
+    Examples
+    --------
+    >>> load_pairs("nowhere.npy")
+    Traceback (most recent call last):
+    ...
+    ValueError: inputs must be a readable .npy file, got nowhere.npy: No such file or directory
+    """
+    try:
+        with open(path, "rb") as file:
+            stored = np.lib.format.read_array(file, allow_pickle=False)
+    except OSError as error:
+        raise ValueError(
+            f"inputs must be a readable .npy file, got {path}: {error.strerror}"
+        ) from None
+    except (ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"inputs must be a readable .npy file, got {path}: {reason}") from None
+    if stored.dtype.kind not in "fiub":
+        raise ValueError(f"inputs must hold real numbers, got dtype {stored.dtype} in {path}")
+    if stored.ndim not in (2, 3) or stored.shape[-2] != 2 or stored.size == 0:
+        raise ValueError(
+            f"inputs must have shape (2, entries) or (pairs, 2, entries), got {stored.shape} "
+            f"in {path}"
+        )
+    return stored.astype(np.float64).reshape(-1, 2, stored.shape[-1])
+
+
+def with_moments(
+    pairs: Float[np.ndarray, "pairs 2 entries"], *, second_moment: float, correlation: float
+) -> Float[np.ndarray, "pairs 2 entries"]:
+    """The same inputs scaled and mixed to |x|²/N₀ and cosine as chosen, to rounding.
+
+    Gram-Schmidt within each pair: with unit vectors e₁ ∥ x_1 and e₂ ⟂ e₁ in the plane of the two,
+    the first becomes r e₁ and the second r (c e₁ + sqrt(1 - c²) e₂), r² = N₀ · second_moment.
+
+    Parameters
+    ----------
+    pairs
+        (pairs, 2, entries), entries >= 2; every input finite and not constant, and the two of a
+        pair not parallel.
+    second_moment
+        Mean square of the entries of every input, > 0.
+    correlation
+        Cosine of the angle between the two inputs of every pair, -1 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape, float64.
+
+    Raises
+    ------
+    ValueError
+        For a value out of range, or an input that is not finite, zero, constant, or parallel to
+        the other of its pair.
+
+    Examples
+    --------
+    >>> a, b = with_moments(digit_pairs(1), second_moment=2.0, correlation=0.25)[0]
+    >>> round(float(a @ a / 64), 12), round(float(a @ b / 128), 12)
+    (2.0, 0.25)
+    """
+    check_moments(second_moment, correlation)
+    _check_usable(pairs)
+    # Scaled by the largest entry first: squares of very large or small inputs would overflow.
+    scaled = pairs / np.abs(pairs).max(axis=-1, keepdims=True)
+    first, second = _orthonormal(scaled[:, 0], scaled[:, 1])
+    mixed = correlation * first + np.sqrt(1 - correlation**2) * second
+    return np.sqrt(pairs.shape[-1] * second_moment) * np.stack([first, mixed], axis=1)
+
+
+def check_moments(second_moment: float, correlation: float) -> None:
+    """Raise ValueError for moments that no pair of inputs can be brought to."""
+    if not (np.isfinite(second_moment) and second_moment > 0):
+        raise ValueError(f"input_second_moment must be > 0 and finite, got {second_moment}")
+    if not -1 <= correlation <= 1:
+        raise ValueError(f"input_correlation must be between -1 and 1, got {correlation}")
+
+
+def _check_usable(pairs: np.ndarray) -> None:
+    if pairs.ndim != 3 or pairs.shape[1] != 2 or pairs.shape[2] < 2:
+        raise ValueError(f"inputs must have shape (pairs, 2, entries >= 2), got {pairs.shape}")
+    if not np.isfinite(pairs).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(pairs))[0])
+        raise ValueError(f"inputs must be finite, got {pairs[where]} at index {where}")
+    constant = np.ptp(pairs, axis=-1) == 0
+    if constant.any():
+        pair, which = (int(i) for i in np.argwhere(constant)[0])
+        value = pairs[pair, which, 0]
+        raise ValueError(
+            f"inputs must not be constant, got {value:g} everywhere in input {which} of pair {pair}"
+        )
+
+
+def _orthonormal(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first = first / np.linalg.norm(first, axis=-1, keepdims=True)
+    second = second / np.linalg.norm(second, axis=-1, keepdims=True)
+    for _ in range(2):  # once more for the rounding that nearly parallel inputs leave
+        second = second - np.sum(first * second, axis=-1, keepdims=True) * first
+        sine = np.linalg.norm(second, axis=-1, keepdims=True)
+        if (sine < _PARALLEL).any():
+            pair = int(np.flatnonzero(sine < _PARALLEL)[0])
+            raise ValueError(f"inputs of a pair must not be parallel, those of pair {pair} are")
+        second = second / sine
+    return first, second

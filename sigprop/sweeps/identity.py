@@ -1,0 +1,72 @@
+"""Whether two sweeps are the same: what is compared, and how a difference is told."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sigprop.sweeps.grid import Grid
+from sigprop.sweeps.study import Study
+
+__all__ = ["SCHEMA", "differences", "digest", "identity_of"]
+
+SCHEMA = 1
+"""Version of the layout of stores and chunk files."""
+
+
+def identity_of(study: Study, grid: Grid) -> dict[str, Any]:
+    """Everything that decides the results, as plain JSON values."""
+    identity = {
+        "schema": SCHEMA,
+        "study": study.name,
+        "study_version": study.version,
+        "config": study.config(),
+        "grid": grid.as_json(),
+    }
+    return json.loads(json.dumps(identity))  # tuples become lists, as they come back from a file
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """A short fingerprint of ``identity``.
+
+    Examples
+    --------
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """What differs, in words; empty if nothing does.
+
+    Examples
+    --------
+    >>> differences({"config": {"depth": 100}}, {"config": {"depth": 50}})
+    'depth is 100 there and 50 here'
+    """
+    old, new = dict(_leaves(stored)), dict(_leaves(given))
+    return "; ".join(
+        f"{key} is {_brief(old.get(key))} there and {_brief(new.get(key))} here"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        # "config" and "grid" are this module's own grouping, not names the user knows.
+        path = prefix if not prefix and key in ("config", "grid") else f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}." if path else "")
+        else:
+            yield path, value
+
+
+def _brief(value: Any) -> str:
+    if value is None:
+        return "absent"
+    if isinstance(value, list) and len(value) > 4:
+        return f"{len(value)} values from {value[0]} to {value[-1]}"
+    return json.dumps(value)

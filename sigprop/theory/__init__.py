@@ -1,0 +1,47 @@
+"""Infinite width: what mean-field theory predicts. No network, no random key."""
+
+from sigprop.theory.all_fixed_points import fixed_points
+from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
+from sigprop.theory.equilibrium import FixedPoint, fixed_point
+from sigprop.theory.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
+from sigprop.theory.maps import (
+    chi,
+    correlation_map,
+    input_correlation,
+    input_variance,
+    variance_map,
+    variance_slope,
+)
+from sigprop.theory.statuses import (
+    CorrelationStatus,
+    CriticalStatus,
+    Phase,
+    TheoryStatus,
+    VarianceStatus,
+)
+from sigprop.theory.trajectories import Trajectory, predict, propagate
+
+__all__ = [
+    "CorrelationStatus",
+    "CriticalPoint",
+    "CriticalStatus",
+    "FixedPoint",
+    "JacobianSpectrum",
+    "Phase",
+    "TheoryStatus",
+    "Trajectory",
+    "VarianceStatus",
+    "chi",
+    "correlation_map",
+    "critical_points",
+    "critical_weight_var",
+    "fixed_point",
+    "fixed_points",
+    "input_correlation",
+    "input_variance",
+    "jacobian_spectrum",
+    "predict",
+    "propagate",
+    "variance_map",
+    "variance_slope",
+]

@@ -1,0 +1,57 @@
+"""How every test runs: two CPU devices, strict dtype promotion, shapes and types checked.
+
+Loaded before any test module, so that the settings stand before JAX is first used and before
+sigprop is first imported. (Warnings are errors: see pyproject.toml.)
+"""
+
+import os
+
+import jax
+import jaxtyping
+import pytest
+import scipy.linalg  # noqa: F401  # brings the BLAS that threadpoolctl limits
+import threadpoolctl
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+if not os.environ.get("JAX_PLATFORMS"):
+    jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# A batch of small decompositions runs one matrix a thread; a BLAS that starts threads of its own
+# inside each makes it tens of times slower.
+threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+
+# An int will do for a float, and a float for a complex number, as PEP 484 has it.
+install_import_hook(
+    "sigprop", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
+
+# Compiling makes the first example of a property slow, so there is no deadline; the examples are
+# the same on every run, so that a failure can be repeated.
+settings.register_profile(
+    "sigprop",
+    deadline=None,
+    derandomize=True,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("sigprop")
+
+
+@pytest.fixture
+def as_users_call():
+    """Annotations not enforced, as outside the tests: what arguments of a wrong type run into."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def float64():
+    """JAX's 64-bit mode, scoped to one test."""
+    with jax.enable_x64(True):
+        yield

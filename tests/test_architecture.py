@@ -1,0 +1,126 @@
+"""The architecture record: what it accepts, what it refuses, how it passes through JAX."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sigprop import _checks
+from sigprop.activations import get
+from sigprop.architecture import Architecture, recipe, recipe_names
+
+GIVEN = {"depth": 3, "width": 4, "activation": "tanh", "weight_var": 1.5}
+BAD = [
+    ({"depth": 0}, "depth must be an integer >= 1, got 0"),
+    ({"depth": True}, "depth must be an integer >= 1, got True"),
+    ({"width": -3}, "width must be an integer >= 1, got -3"),
+    ({"weight_var": -1.0}, "weight_var must be finite and >= 0, got -1.0"),
+    ({"weight_var": float("nan")}, "weight_var must be finite and >= 0, got nan"),
+    ({"weight_var": float("inf")}, "weight_var must be finite and >= 0, got inf"),
+    ({"weight_var": [1.0, 2.0, -0.5]}, "weight_var must be .* got -0.5 at index \\(2,\\)"),
+    ({"weight_var": ["a"]}, "weight_var must be a real number or an array of them, got a list"),
+    ({"weight_var": [[1.0], [1.0, 2.0]]}, "weight_var must be a real number or an array"),
+    ({"bias_var": np.asarray([[0.0, np.nan]])}, "bias_var .* got nan at index \\(0, 1\\)"),
+    ({"weight_var": [1.0, 2.0], "bias_var": [0.0] * 3}, r"must broadcast, got shapes \(2,\)"),
+    ({"weight_var": None}, "weight_var must be given: initialiser 'gaussian' has none"),
+    ({"activation": "tahn"}, "did you mean 'tanh'"),
+    ({"block": "residual"}, "block must be one of 'plain', got 'residual'"),
+    ({"norm": "layer"}, "norm must be one of None, got 'layer'"),
+    ({"dropout": 0.1}, "dropout must be 0, got 0.1"),
+    ({"branch_scale": 0.5}, "branch_scale must be 1, got 0.5"),
+    ({"initialiser": "hee"}, "initialiser must be one of 'gaussian', .* got 'hee'"),
+    ({"parameterisation": "mup"}, "parameterisation must be one of 'standard', 'ntk', got 'mup'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[str(next(iter(c))) for c, _ in BAD])
+def test_bad_input_is_one_clear_line(change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Architecture(**(GIVEN | change))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [2.0, "2", None, [2], float("nan")])
+def test_only_integers_count(value):
+    with pytest.raises(ValueError, match="depth must be an integer >= 1"):
+        _checks.check_whole_number("depth", value)
+
+
+def test_numpy_integers_are_integers():
+    assert _checks.check_whole_number("depth", np.int64(7)) == 7
+
+
+RECIPES = {
+    "xavier": ("uniform", lambda i, o: 2 * i / (i + o)),
+    "xavier_normal": ("gaussian", lambda i, o: 2 * i / (i + o)),
+    "xavier_uniform": ("uniform", lambda i, o: 2 * i / (i + o)),
+    "he": ("gaussian", lambda i, o: 2),
+    "he_normal": ("gaussian", lambda i, o: 2),
+    "he_uniform": ("uniform", lambda i, o: 2),
+    "lecun": ("gaussian", lambda i, o: 1),
+    "lecun_normal": ("gaussian", lambda i, o: 1),
+    "lecun_uniform": ("uniform", lambda i, o: 1),
+}
+ALIASES = {"glorot": "xavier", "kaiming": "he"}
+
+
+def test_every_recipe_is_one_of_the_papers():
+    aliased = {name.replace(family, alias) for alias, family in ALIASES.items() for name in RECIPES}
+    assert set(recipe_names()) == set(RECIPES) | aliased
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@given(fan_in=st.integers(1, 5000), fan_out=st.integers(1, 5000))
+def test_recipes_have_their_papers_variances(name, fan_in, fan_out):
+    plain = name
+    for alias, family in ALIASES.items():
+        plain = plain.replace(alias, family)
+    distribution, weight_var = RECIPES[plain]
+    assert recipe(name).distribution == distribution
+    assert recipe(name).weight_var(fan_in, fan_out) == pytest.approx(weight_var(fan_in, fan_out))
+
+
+@pytest.mark.parametrize(("name", "value"), [("he", 2.0), ("xavier", 1.0), ("lecun", 1.0)])
+def test_a_recipe_lends_its_weight_var_and_a_given_one_wins(name, value):
+    without = GIVEN | {"weight_var": None, "initialiser": name}
+    assert Architecture(**without).weight_var == value
+    chosen = Architecture(**(without | {"weight_var": 0.3}))
+    assert (chosen.weight_var, chosen.distribution) == (0.3, recipe(name).distribution)
+
+
+@given(st.lists(st.integers(1, 3), max_size=3), st.lists(st.integers(1, 3), max_size=3))
+def test_grid_shape_is_the_broadcast_shape(first, second):
+    try:
+        expected = np.broadcast_shapes(tuple(first), tuple(second))
+    except ValueError:
+        with pytest.raises(ValueError, match="must broadcast"):
+            Architecture(3, 4, "relu", np.ones(first), np.ones(second))
+    else:
+        assert Architecture(3, 4, "relu", np.ones(first), np.ones(second)).grid_shape == expected
+
+
+def test_leaves_are_the_numbers_and_the_rest_is_static():
+    architecture = Architecture(3, 4, "relu", weight_var=jnp.ones(2), bias_var=0.5)
+    names = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(architecture)]
+    assert names == [".weight_var", ".bias_var", ".dropout", ".branch_scale"]
+    doubled = jax.jit(lambda a: jax.tree.map(lambda v: 2 * v, a))(architecture)
+    assert isinstance(doubled, Architecture)
+    assert (doubled.depth, doubled.activation) == (3, get("relu"))
+    np.testing.assert_array_equal(doubled.weight_var, [2.0, 2.0])
+
+
+def test_placeholders_of_transforms_are_let_through():
+    architecture = Architecture(3, 4, "relu", weight_var=jnp.ones(2))
+    assert jax.tree.map(lambda _: None, architecture).weight_var is None
+    shapes = jax.eval_shape(lambda a: a, architecture)
+    assert shapes.weight_var.shape == (2,)
+
+
+def test_traced_variances_are_not_checked_but_used():
+    def variance(weight_var):
+        return Architecture(3, 4, "tanh", weight_var=weight_var).weight_var
+
+    np.testing.assert_array_equal(jax.vmap(variance)(jnp.arange(3.0)), [0.0, 1.0, 2.0])
+    assert jax.grad(lambda w: 3 * variance(w))(1.0) == 3.0
