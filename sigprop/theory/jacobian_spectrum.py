@@ -114,8 +114,8 @@ class JacobianSpectrum:
         if not turning.size:
             return float(np.exp(self._log_top))
         ends = log_y[turning[0]], log_y[turning[0] + 1]
-        at = optimize.brentq(lambda x: float(self._edge_slope(np.asarray(x))), *ends, xtol=1e-14)
-        return float(np.exp(self._log_z(np.exp(np.asarray(at)))))
+        at = optimize.brentq(lambda x: self._edge_slope(np.asarray([x]))[0], *ends, xtol=1e-14)
+        return float(np.exp(self._log_z(np.exp(np.asarray([at])))[0]))
 
     @property
     def _log_top(self) -> float:
