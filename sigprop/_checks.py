@@ -1,5 +1,6 @@
 """Argument checks: a static mistake is one clear line that names argument, value and range."""
 
+import difflib
 import operator
 from collections.abc import Collection
 
@@ -8,7 +9,14 @@ import numpy as np
 
 from sigprop._precision import is_traced
 
-__all__ = ["check_finite", "check_non_negative", "check_one_of", "check_whole_number"]
+__all__ = [
+    "check_below_one",
+    "check_finite",
+    "check_known",
+    "check_non_negative",
+    "check_one_of",
+    "check_whole_number",
+]
 
 
 def check_whole_number(name: str, value: object, minimum: int = 1) -> int:
@@ -48,6 +56,40 @@ def check_one_of(name: str, value: object, accepted: Collection[object]) -> None
     if not any(value is each or value == each for each in accepted):
         choices = ", ".join(repr(each) for each in accepted)
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def check_known(name: str, value: object, accepted: Collection[object]) -> None:
+    """As `check_one_of`, naming the nearest of ``accepted`` as well.
+
+    Examples
+    --------
+    >>> check_known("block", "residaul", ("plain", "residual"))
+    Traceback (most recent call last):
+    ...
+    ValueError: block must be one of 'plain', 'residual', got 'residaul'; did you mean 'residual'?
+    """
+    try:
+        check_one_of(name, value, accepted)
+    except ValueError as error:
+        known = [each for each in accepted if isinstance(each, str)]
+        near = difflib.get_close_matches(str(value), known, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"{error}{hint}") from None
+
+
+def check_below_one(name: str, value: object) -> None:
+    """Raise unless every entry is a number in [0, 1); a value being traced is let through.
+
+    Examples
+    --------
+    >>> check_below_one("dropout", 1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: dropout must be >= 0 and < 1, got 1.0
+    """
+    array = _concrete(name, value)
+    if array is not None:
+        _raise_at_first(name, ">= 0 and < 1", array, ~((array >= 0) & (array < 1)))
 
 
 def check_non_negative(name: str, value: object) -> None:

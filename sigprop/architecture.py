@@ -1,5 +1,6 @@
 """What a network is: the one record that theory and networks both read."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,38 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_non_negative, check_one_of, check_whole_number
+from sigprop._checks import (
+    check_below_one,
+    check_known,
+    check_non_negative,
+    check_one_of,
+    check_whole_number,
+)
 from sigprop._precision import is_traced
 
-__all__ = ["DISTRIBUTIONS", "Architecture", "Recipe", "recipe", "recipe_names"]
+__all__ = [
+    "BLOCKS",
+    "DISTRIBUTIONS",
+    "NORMS",
+    "Architecture",
+    "Recipe",
+    "recipe",
+    "recipe_names",
+]
+
+BLOCKS = ("plain", "residual")
+"""How a layer's output is joined to what came in."""
+
+NORMS = (
+    None,
+    "layer_norm",
+    "post_layer_norm",
+    "rms_norm",
+    "post_rms_norm",
+    "batch_norm",
+    "weight_norm",
+)
+"""What is normalised: the activation's input, a layer's output (post_), or the weights' rows."""
 
 DISTRIBUTIONS = ("gaussian", "truncated_normal", "uniform", "orthogonal")
 """What a unit-variance weight may be drawn from."""
@@ -102,8 +131,14 @@ def recipe(name: str) -> Recipe:
 class Architecture:
     """A deep network at initialisation, or a whole grid of them.
 
-    z¹ = W¹ x⁰ + b¹, x^l = φ(z^l), z^l = W^l x^{l-1} + b^l for l = 1..depth, with
-    W_ij of mean 0 and variance weight_var / fan_in and b_i ~ N(0, bias_var).
+    z¹ = W¹ x⁰ + b¹, with W_ij of mean 0 and variance weight_var / fan_in and b_i ~ N(0, bias_var);
+    then for l = 1..depth - 1, with h^l = M(φ(N(z^l))),
+
+    - plain: z^{l+1} = W h^l + b,
+    - residual: z^{l+1} = z^l + α W h^l + b;
+
+    and the features are x^depth = φ(N(z^depth)). N is ``norm`` and M dropout, both the identity by
+    default.
 
     Parameters
     ----------
@@ -114,13 +149,25 @@ class Architecture:
     activation
         A name, a function of one number, or an `Activation`; kept as an `Activation`.
     weight_var
-        σ_w² >= 0, any shape that broadcasts with ``bias_var``: one network for each entry. May be
-        left out where ``initialiser`` is a recipe, which then lends its own value (for square
+        σ_w² >= 0, any shape that broadcasts with the other numbers: one network for each entry. May
+        be left out where ``initialiser`` is a recipe, which then lends its own value (for square
         layers); a given value wins.
     bias_var
         σ_b² >= 0.
-    block, norm, dropout, branch_scale
-        Only plain blocks exist: "plain", None, 0 and 1.
+    block
+        "plain" or "residual" (He, Zhang, Ren & Sun 2015; Yang & Schoenholz 2017).
+    norm
+        None; "layer_norm", (z − mean) / std over units (Ba, Kiros & Hinton 2016); "rms_norm",
+        z / rms over units (Zhang & Sennrich 2019); "batch_norm", (z − mean) / std of each unit over
+        the batch of inputs (Ioffe & Szegedy 2015). "post_layer_norm" and "post_rms_norm" act on
+        z^{l+1} as a whole instead of on the activation's input. "weight_norm": every row of a
+        weight matrix has norm sqrt(weight_var) exactly (Salimans & Kingma 2016).
+    dropout
+        Drop rate in [0, 1): M keeps each entry with probability ρ = 1 − dropout and divides it by ρ
+        (Srivastava et al. 2014).
+    branch_scale
+        α >= 0 of a residual block, or "1/sqrt(depth)", which is kept as that number; 1 in a plain
+        block.
     initialiser
         "gaussian", "truncated_normal" (at two standard deviations), "uniform", "orthogonal" (Haar),
         or a recipe (`recipe_names`).
@@ -145,6 +192,9 @@ class Architecture:
     >>> grid = Architecture(10, 64, "tanh", weight_var=[[1.0], [2.0]], bias_var=[0.0, 0.1, 0.2])
     >>> grid.grid_shape
     (2, 3)
+    >>> deep = Architecture(100, 64, "relu", 2.0, block="residual", branch_scale="1/sqrt(depth)")
+    >>> deep.branch_scale, deep.is_plain
+    (0.1, False)
     """
 
     depth: int
@@ -154,8 +204,8 @@ class Architecture:
     bias_var: ArrayLike | Sequence = 0.0
     block: str = "plain"
     norm: str | None = None
-    dropout: ArrayLike = 0.0
-    branch_scale: ArrayLike = 1.0
+    dropout: ArrayLike | Sequence = 0.0
+    branch_scale: ArrayLike | Sequence | str = 1.0
     initialiser: str = "gaussian"
     parameterisation: str = "standard"
 
@@ -166,12 +216,15 @@ class Architecture:
         put("activation", activations.get(self.activation))
         check_one_of("initialiser", self.initialiser, (*DISTRIBUTIONS, *recipe_names()))
         check_one_of("parameterisation", self.parameterisation, ("standard", "ntk"))
-        _check_plain(self)
+        check_known("block", self.block, BLOCKS)
+        check_known("norm", self.norm, NORMS)
         put("weight_var", self._chosen_weight_var())
-        for name in ("weight_var", "bias_var"):
+        put("branch_scale", _branch_scale(self))
+        check_below_one("dropout", self.dropout)
+        for name in _LEAVES:
             check_non_negative(name, getattr(self, name))
             put(name, _array(getattr(self, name)))
-        self.grid_shape  # noqa: B018  # raises where the two do not broadcast
+        self.grid_shape  # noqa: B018  # raises where they do not broadcast
 
     def _chosen_weight_var(self):
         if self.weight_var is not None:
@@ -192,29 +245,48 @@ class Architecture:
 
     @property
     def grid_shape(self) -> tuple[int, ...]:
-        """Broadcast shape of ``weight_var`` and ``bias_var``: () for a single network."""
-        shapes = np.shape(self.weight_var), np.shape(self.bias_var)  # type: ignore[arg-type]
+        """Broadcast shape of the four numbers: () for a single network."""
+        shapes = [np.shape(getattr(self, name)) for name in _LEAVES]
         try:
             return np.broadcast_shapes(*shapes)
         except ValueError:
+            given = " and ".join(f"{shape}" for shape in shapes if shape)
             raise ValueError(
-                f"weight_var and bias_var must broadcast, got shapes {shapes[0]} and {shapes[1]}"
+                f"{', '.join(_LEAVES[:-1])} and {_LEAVES[-1]} must broadcast, got shapes {given}"
             ) from None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether layers are W φ(z) + b and nothing else; not if dropout is being traced."""
+        no_dropout = not is_traced(self.dropout) and not np.any(np.asarray(self.dropout))
+        return self.block == "plain" and self.norm is None and no_dropout
 
 
 def _array(value):
     return np.asarray(value) if isinstance(value, list | tuple) else value
 
 
-def _check_plain(architecture: Architecture) -> None:
-    check_one_of("block", architecture.block, ("plain",))
-    check_one_of("norm", architecture.norm, (None,))
-    for name, only in (("dropout", 0.0), ("branch_scale", 1.0)):
-        value = getattr(architecture, name)
-        if is_traced(value):
-            raise ValueError(f"{name} must be {only:g}, got a traced value")
-        if not np.all(np.asarray(value) == only):
-            raise ValueError(f"{name} must be {only:g}, got {value!r}")
+def _branch_scale(architecture: Architecture):
+    """As given, or the number that "1/sqrt(depth)" stands for."""
+    given = architecture.branch_scale
+    if isinstance(given, str):
+        if given != "1/sqrt(depth)":
+            raise ValueError(
+                f"branch_scale must be finite and >= 0, or '1/sqrt(depth)', got '{given}'"
+            )
+        given = 1.0 / math.sqrt(architecture.depth)
+    if architecture.block == "plain":
+        _check_one(given)
+    return given
+
+
+def _check_one(branch_scale) -> None:
+    accepted = "branch_scale must be 1 in a plain block (block='residual' has one)"
+    check_non_negative("branch_scale", branch_scale)
+    if is_traced(branch_scale):
+        raise ValueError(f"{accepted}, got a traced value")
+    if not np.all(np.asarray(branch_scale) == 1.0):
+        raise ValueError(f"{accepted}, got {branch_scale!r}")
 
 
 # Registered by hand: `register_dataclass` rebuilds through __init__, whose checks would refuse the

@@ -26,10 +26,22 @@ BAD = [
     ({"weight_var": [1.0, 2.0], "bias_var": [0.0] * 3}, r"must broadcast, got shapes \(2,\)"),
     ({"weight_var": None}, "weight_var must be given: initialiser 'gaussian' has none"),
     ({"activation": "tahn"}, "did you mean 'tanh'"),
-    ({"block": "residual"}, "block must be one of 'plain', got 'residual'"),
-    ({"norm": "layer"}, "norm must be one of None, got 'layer'"),
-    ({"dropout": 0.1}, "dropout must be 0, got 0.1"),
-    ({"branch_scale": 0.5}, "branch_scale must be 1, got 0.5"),
+    ({"block": "residaul"}, "block must be .* got 'residaul'; did you mean 'residual'"),
+    ({"block": "dense"}, "block must be one of 'plain', 'residual', got 'dense'$"),
+    ({"norm": "layernorm"}, "norm must be .* got 'layernorm'; did you mean 'layer_norm'"),
+    ({"norm": "batch"}, "did you mean 'batch_norm'"),
+    ({"norm": "zzz"}, "norm must be one of None, 'layer_norm', .* 'weight_norm', got 'zzz'$"),
+    ({"dropout": 1.0}, "dropout must be >= 0 and < 1, got 1.0"),
+    ({"dropout": [0.0, -0.1]}, "dropout must be >= 0 and < 1, got -0.1 at index \\(1,\\)"),
+    ({"dropout": float("nan")}, "dropout must be >= 0 and < 1, got nan"),
+    ({"dropout": "a lot"}, "dropout must be a real number or an array of them, got 'a lot'"),
+    ({"dropout": [0.0, 0.1], "bias_var": [0.0] * 3}, r"must broadcast, got shapes \(3,\) and \(2,"),
+    ({"branch_scale": 0.5}, "branch_scale must be 1 in a plain block .* got 0.5"),
+    ({"branch_scale": "1/sqrt(depth)"}, "branch_scale must be 1 in a plain block .* got 0.57735"),
+    ({"branch_scale": -1.0}, "branch_scale must be finite and >= 0, got -1.0"),
+    ({"branch_scale": [[1.0], [1.0, 2.0]]}, "branch_scale must be a real number or an array"),
+    ({"block": "residual", "branch_scale": -1}, "branch_scale must be finite and >= 0, got -1"),
+    ({"block": "residual", "branch_scale": "sqrt"}, "or '1/sqrt\\(depth\\)', got 'sqrt'"),
     ({"initialiser": "hee"}, "initialiser must be one of 'gaussian', .* got 'hee'"),
     ({"parameterisation": "mup"}, "parameterisation must be one of 'standard', 'ntk', got 'mup'"),
 ]
@@ -109,6 +121,43 @@ def test_leaves_are_the_numbers_and_the_rest_is_static():
     assert isinstance(doubled, Architecture)
     assert (doubled.depth, doubled.activation) == (3, get("relu"))
     np.testing.assert_array_equal(doubled.weight_var, [2.0, 2.0])
+
+
+def test_all_four_numbers_make_the_grid():
+    numbers = {"weight_var": np.ones((4, 1, 1)), "dropout": [0.0, 0.5], "branch_scale": [[1.0]] * 3}
+    architecture = Architecture(**(GIVEN | numbers), block="residual")
+    assert architecture.grid_shape == (4, 3, 2)
+    assert architecture.branch_scale.shape == (3, 1)
+
+
+def test_a_branch_scale_by_depth_is_kept_as_a_number():
+    deep = Architecture(16, 4, "relu", 2.0, block="residual", branch_scale="1/sqrt(depth)")
+    assert deep.branch_scale == 0.25
+
+
+PLAIN = [
+    ({}, True),
+    ({"dropout": 0.0, "initialiser": "orthogonal"}, True),
+    ({"dropout": [0.0, 0.1]}, False),
+    ({"block": "residual"}, False),
+    ({"norm": "weight_norm"}, False),
+]
+
+
+@pytest.mark.parametrize(("change", "plain"), PLAIN, ids=str)
+def test_plain_is_the_affine_layer_alone(change, plain):
+    assert Architecture(**(GIVEN | change)).is_plain is plain
+
+
+def test_a_traced_dropout_may_be_anything_and_a_traced_branch_scale_needs_a_residual_block():
+    def plain(dropout):
+        return jnp.asarray(Architecture(3, 4, "tanh", 1.0, dropout=dropout).is_plain)
+
+    assert not jax.jit(plain)(0.0)
+    scale = lambda a, block: Architecture(3, 4, "tanh", 1.0, block=block, branch_scale=a)  # noqa: E731
+    assert jax.grad(lambda a: 2 * scale(a, "residual").branch_scale)(0.5) == 2.0
+    with pytest.raises(ValueError, match=r"1 in a plain block .* got a traced value"):
+        jax.jit(lambda a: scale(a, "plain").branch_scale)(1.0)
 
 
 def test_placeholders_of_transforms_are_let_through():

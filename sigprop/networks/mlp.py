@@ -17,6 +17,16 @@ from sigprop.networks import initialisers
 __all__ = ["MLP", "Affine"]
 
 
+def check_plain(architecture: Architecture) -> None:
+    """Raise unless the layers are W φ(z) + b."""
+    if not architecture.is_plain:
+        raise ValueError(
+            "architecture must have block='plain', norm=None and dropout=0 here, got "
+            f"block={architecture.block!r}, norm={architecture.norm!r}, "
+            f"dropout={architecture.dropout!r}"
+        )
+
+
 class Scale(nnx.Variable):
     """A factor applied to a parameter where it is used; not itself trained."""
 
@@ -141,6 +151,7 @@ class MLP(nnx.Module):
                 "architecture must have scalar weight_var and bias_var to make one network, got a "
                 f"grid of shape {architecture.grid_shape}; jax.vmap over it makes them all"
             )
+        check_plain(architecture)
         self.depth, self.width = architecture.depth, architecture.width
         self.activation = architecture.activation
         self.parameterisation = architecture.parameterisation

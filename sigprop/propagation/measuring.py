@@ -13,6 +13,7 @@ from sigprop._precision import is_traced
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
 from sigprop.networks.initialisers import RandomKey
+from sigprop.networks.mlp import check_plain
 from sigprop.propagation.draws import draw_on_devices, of_network, seed_key
 from sigprop.propagation.forward import Cells
 from sigprop.propagation.measurement import Measurement, over_seeds, seed_readings
@@ -108,6 +109,7 @@ def measure(
 def _measure_grid(
     architecture: Architecture, inputs, key, seeds: int, independent: bool, precision, budget: int
 ) -> Measurement:
+    check_plain(architecture)
     x = _inputs(inputs, seeds)
     cells = math.prod(architecture.grid_shape)
     plan = make_plan(
