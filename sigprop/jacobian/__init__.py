@@ -10,8 +10,9 @@ from sigprop.jacobian.extremes import (
     ExtremeStatus,
     extreme_singular_values,
 )
-from sigprop.jacobian.layered import Dense, Layers, Scanned, hidden_layers
+from sigprop.jacobian.layered import Dense, Layers, Scanned
 from sigprop.jacobian.moments import Moments, moments
+from sigprop.jacobian.networks import hidden_layers
 from sigprop.jacobian.partial_norms import log_partial_norms
 from sigprop.jacobian.products import (
     LogProduct,

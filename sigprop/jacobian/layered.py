@@ -17,9 +17,7 @@ __all__ = [
     "Layered",
     "Layers",
     "Scanned",
-    "ScannedNetwork",
-    "as_layered",
-    "hidden_layers",
+    "layer_jacobian",
 ]
 
 _PRECISION = lax.Precision.HIGHEST
@@ -41,19 +39,6 @@ class ElementwiseLayer(Protocol):
     def weight_and_derivative(self, x: Any) -> tuple[Any, Any]:
         """``(W, d)`` with Jacobian ``diag(d) @ W`` at x."""
         ...
-
-
-@runtime_checkable
-class ScannedNetwork(Protocol):
-    """A layer apart and a stack of layers: ``z¹ = first(x⁰)``, ``z^{l+1} = W φ(z^l) + b``.
-
-    ``first`` and ``hidden`` give (weight, bias) by ``effective()``, the stack's with a leading axis
-    of layers; ``activation`` has ``fn`` and ``derivative``. `sigprop.networks.MLP` is one.
-    """
-
-    first: Any
-    hidden: Any
-    activation: Any
 
 
 @functools.partial(
@@ -128,7 +113,7 @@ class Layers:
         jacobians = []
         for index, layer in enumerate(self.layers):
             after = _shape_after(layer, x, f"layers[{index}]")
-            jacobians.append(_layer_jacobian(layer, x, after))
+            jacobians.append(layer_jacobian(layer, x, after))
             x = layer(x)
         return _grouped(jacobians)
 
@@ -202,7 +187,7 @@ class Scanned:
 
         def advance(x, params):
             layer = self.layer(params)
-            return layer(x), _layer_jacobian(layer, x, x)
+            return layer(x), layer_jacobian(layer, x, x)
 
         return [lax.scan(advance, x, self.stacked_params)[1]]
 
@@ -216,101 +201,7 @@ class Scanned:
         return apply
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["first", "weights", "biases"],
-    meta_fields=["activation"],
-)
-@dataclass(frozen=True)
-class _ElementwiseStack:
-    """x^l = φ(W x^{l-1} + b): one layer of any shape, then a scanned stack of square ones."""
-
-    first: Dense
-    weights: Float[Array, "layers width width"]
-    biases: Float[Array, "layers width"]
-    activation: Any
-
-    def jacobians(self, x):
-        def advance(x, layer):
-            weight, bias = layer
-            dense = Dense(weight, bias, self.activation)
-            return dense(x), _layer_jacobian(dense, x, x)
-
-        x1 = self.first(x)
-        start = _layer_jacobian(self.first, x, x1)
-        rest = lax.scan(advance, x1, (self.weights, self.biases))[1]
-        if start.shape == rest.shape[1:]:
-            return [jnp.concatenate([start[None], rest])]
-        return [start[None], rest] if len(rest) else [start[None]]
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["weights", "biases"], meta_fields=["activation"]
-)
-@dataclass(frozen=True)
-class _HiddenStack:
-    """z -> W φ(z) + b, with Jacobian ``W diag(φ'(z))``."""
-
-    weights: Float[Array, "layers width width"]
-    biases: Float[Array, "layers width"]
-    activation: Any
-
-    def jacobians(self, x):
-        def advance(z, layer):
-            weight, bias = layer
-            after = jnp.matmul(weight, self.activation.fn(z), precision=_PRECISION) + bias
-            return after, weight * self.activation.derivative(z)
-
-        return [lax.scan(advance, x, (self.weights, self.biases))[1]]
-
-
-def hidden_layers(network: ScannedNetwork) -> Layered:
-    """The square layers of a network, ``z^l -> z^{l+1}``, to be looked at from an input z¹.
-
-    Spectra of a network whose inputs have fewer entries than its layers have units would otherwise
-    be those of a matrix of low rank.
-
-    Examples
-    --------
-    >>> import jax, jax.numpy as jnp
-    >>> from sigprop.architecture import Architecture
-    >>> from sigprop.jacobian import spectra
-    >>> from sigprop.networks import MLP
-    >>> network = MLP(Architecture(4, 16, "tanh", 1.5, 0.1), 8, rngs=jax.random.key(0))
-    >>> z1 = network.first(jnp.ones(8))
-    >>> spectra(hidden_layers(network), z1).shape
-    (3, 16)
-    """
-    weights, biases = network.hidden.effective()
-    return _HiddenStack(weights, biases, network.activation)
-
-
-def as_layered(layered: Any) -> Layered:
-    """``layered`` itself, or what a list of functions or a `ScannedNetwork` is as layers.
-
-    Raises
-    ------
-    ValueError
-        If it is none of these.
-    """
-    if isinstance(layered, list | tuple):
-        return Layers(layered)
-    if hasattr(layered, "jacobians"):
-        return layered
-    if isinstance(layered, ScannedNetwork):
-        weight, bias = layered.first.effective()
-        weights, biases = layered.hidden.effective()
-        first = Dense(weight, bias, layered.activation)
-        return _ElementwiseStack(first, weights, biases, layered.activation)
-    if isinstance(layered, Iterable):
-        return Layers(layered)
-    raise ValueError(
-        "layered must be Layers, Scanned, a network of scanned layers (sigprop.networks.MLP) or a "
-        f"list of functions, got {type(layered).__name__}; for one function: singular_values"
-    )
-
-
-def _layer_jacobian(layer, x, after) -> Float[Array, "out in"]:
+def layer_jacobian(layer, x, after) -> Float[Array, "out in"]:
     """From the (weight, derivative) a layer exposes, or in the mode with fewer passes."""
     if isinstance(layer, ElementwiseLayer):
         weight, derivative = layer.weight_and_derivative(x)

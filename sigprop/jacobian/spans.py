@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from sigprop._checks import check_one_of
 from sigprop._precision import is_traced
 from sigprop.jacobian.blas_threads import one_blas_thread
-from sigprop.jacobian.layered import as_layered
+from sigprop.jacobian.networks import as_layered
 from sigprop.jacobian.products import cumulative_log_singular_values
 
 __all__ = [

@@ -1,6 +1,8 @@
-"""Flax (NNX) networks: initialisers and the deep multilayer perceptron."""
+"""Flax (NNX) networks: initialisers, affine layers, and the deep multilayer perceptron."""
 
 from sigprop.networks import initialisers
-from sigprop.networks.mlp import MLP, Affine
+from sigprop.networks.affine import Affine, WeightNormalised
+from sigprop.networks.mlp import MLP
+from sigprop.networks.normalisation import Normalisation, Statistics
 
-__all__ = ["MLP", "Affine", "initialisers"]
+__all__ = ["MLP", "Affine", "Normalisation", "Statistics", "WeightNormalised", "initialisers"]

@@ -23,6 +23,7 @@ __all__ = [
     "recipe_names",
     "unit_bias",
     "unit_draw",
+    "unit_mask",
     "unit_weight",
 ]
 
@@ -150,6 +151,27 @@ def cotangent(
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
     return jax.random.normal(jax.random.fold_in(key, 0), (inputs, width), dtype)
+
+
+# No layer has this number, so masks are independent of weights, biases and cotangents.
+_MASKS = 2**32 - 1
+
+
+def unit_mask(
+    key: RandomKey, layer: int | Int[Array, ""], inputs: int, width: int, dtype=None
+) -> Float[Array, "{inputs} {width}"]:
+    """Uniform numbers in [0, 1): dropout keeps those entries of x^layer where they are below ρ.
+
+    Networks that differ in ρ alone thus share one draw, as those that differ in weight_var do.
+
+    Examples
+    --------
+    >>> unit_mask(jax.random.key(0), 1, 2, 4).shape
+    (2, 4)
+    """
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    masks = jax.random.fold_in(key, jnp.uint32(_MASKS))
+    return jax.random.uniform(jax.random.fold_in(masks, layer), (inputs, width), dtype)
 
 
 def _layer_keys(key, layer):

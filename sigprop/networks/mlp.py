@@ -1,6 +1,7 @@
-"""The deep multilayer perceptron: depth scanned, variances traced."""
+"""The deep multilayer perceptron and its blocks: depth scanned, variances traced."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,111 +11,37 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, UInt32
 
-from sigprop._checks import check_whole_number
+from sigprop._checks import check_one_of, check_whole_number
+from sigprop._precision import is_traced
 from sigprop.architecture import Architecture
 from sigprop.networks import initialisers
+from sigprop.networks.affine import Affine, Scale, WeightNormalised
+from sigprop.networks.normalisation import HeldNormalisation, Normalisation, Statistics
 
-__all__ = ["MLP", "Affine"]
+__all__ = ["MLP"]
 
-
-def check_plain(architecture: Architecture) -> None:
-    """Raise unless the layers are W φ(z) + b."""
-    if not architecture.is_plain:
-        raise ValueError(
-            "architecture must have block='plain', norm=None and dropout=0 here, got "
-            f"block={architecture.block!r}, norm={architecture.norm!r}, "
-            f"dropout={architecture.dropout!r}"
-        )
-
-
-class Scale(nnx.Variable):
-    """A factor applied to a parameter where it is used; not itself trained."""
-
-
-class Affine(nnx.Module):
-    """z = W x + b, or a stack of such layers along a leading axis.
-
-    Parameters
-    ----------
-    weight, bias
-        Unit draws, shapes (..., fan_out, fan_in) and (..., fan_out).
-    weight_scale, bias_scale
-        What turns them into W and b: sqrt(weight_var / fan_in) and sqrt(bias_var).
-    parameterisation
-        "standard": the parameters are W and b. "ntk": they are the unit draws, and the scales are
-        kept beside them.
-    """
-
-    def __init__(
-        self,
-        weight: Float[Array, "..."],
-        bias: Float[Array, "..."],
-        weight_scale: Float[Array, ""],
-        bias_scale: Float[Array, ""],
-        parameterisation: str,
-    ):
-        self.scaled_at_use = parameterisation == "ntk"
-        if self.scaled_at_use:
-            self.weight = nnx.Param(weight)
-            self.bias = nnx.Param(bias)
-            self.weight_scale = Scale(weight_scale)
-            self.bias_scale = Scale(bias_scale)
-        else:
-            self.weight = nnx.Param(weight_scale * weight)
-            self.bias = nnx.Param(bias_scale * bias)
-
-    @property
-    def fan_in(self) -> int:
-        """Entries of an input."""
-        return self.weight[...].shape[-1]
-
-    @property
-    def fan_out(self) -> int:
-        """Entries of an output."""
-        return self.weight[...].shape[-2]
-
-    def effective(self) -> tuple[Float[Array, "*stack out in"], Float[Array, "*stack out"]]:
-        """W and b as they act, whatever the parameterisation."""
-        weight, bias = self.weight[...], self.bias[...]
-        if self.scaled_at_use:
-            return self.weight_scale[...] * weight, self.bias_scale[...] * bias
-        return weight, bias
-
-    def __call__(self, x: Float[Array | np.ndarray, "*batch in"]) -> Float[Array, "*batch out"]:
-        """W x + b for a single (not stacked) layer."""
-        return self.apply(self.weight[...], self.bias[...], x)
-
-    def apply(
-        self,
-        weight: Float[Array, "out in"],
-        bias: Float[Array, " out"],
-        x: Float[Array | np.ndarray, "*batch in"],
-    ) -> Float[Array, "*batch out"]:
-        """W x + b from the parameters of one layer of a stack."""
-        # The product is scaled rather than the weight: no scaled copy of a whole stack is made.
-        z = jnp.matmul(x, weight.T)
-        if self.scaled_at_use:
-            return self.weight_scale[...] * z + self.bias_scale[...] * bias
-        return z + bias
+Inputs = Float[Array | np.ndarray, "*batch in"]
+Randomness = nnx.Rngs | Key[Array, ""] | UInt32[Array, "2"]
 
 
 class MLP(nnx.Module):
-    """z¹ = W¹ x⁰ + b¹, x^l = φ(z^l), z^l = W^l x^{l-1} + b^l for l = 1..depth.
+    """z¹ = W¹ x⁰ + b¹, x^l = φ(z^l), z^{l+1} = W x^l + b; or as the `Architecture`'s block has it.
 
     W_ij has variance weight_var / fan_in and b_i ~ N(0, bias_var), in every layer and for every
     initialiser. The first layer stands apart (it may be rectangular), the others are stacked and
     scanned, so compile time does not depend on depth. Plain `jax.jit`, `jax.vmap`, `jax.grad` work
-    on the module, and on functions that build one: ``weight_var`` and ``bias_var`` may be traced.
+    on the module, and on functions that build one: all four numbers of the architecture may be
+    traced.
 
     Parameters
     ----------
     architecture
-        With scalar variances: one network. `jax.vmap` over the construction for several.
+        With scalar numbers: one network. `jax.vmap` over the construction for several.
     in_features
         Entries of an input, >= 1.
     out_features
         Entries of the readout's output, >= 1; no readout if None. The readout acts on x^depth and
-        is not counted in depth.
+        is not counted in depth. It is affine, whatever the block.
     rngs
         `nnx.Rngs` (its ``params`` stream is used) or a random key, from which every layer's draws
         come as `initialisers.unit_weight` and `initialisers.unit_bias` say.
@@ -124,7 +51,22 @@ class MLP(nnx.Module):
     Raises
     ------
     ValueError
-        If a variance is not a scalar or a size is not a whole number >= 1.
+        If a number is not a scalar or a size is not a whole number >= 1.
+
+    Notes
+    -----
+    A norm over units or over the batch is followed by a trainable scale and shift for every unit,
+    1 and 0 at the start. ``weight_norm`` has the rows' norms as parameters beside their directions.
+
+    Dropout acts only where a call is given a ``key``: without one a call is deterministic.
+
+    ``batch_norm`` takes its statistics from the batch of the call (all axes but the last). To act
+    on single inputs, or with the statistics of other data, hold them fixed::
+
+        held = network.holding(network.statistics(batch))
+
+    Nothing is updated on the way, so all of it works under `jax.jit`; a running average is an
+    average of `statistics`, which is a pytree.
 
     Examples
     --------
@@ -133,6 +75,14 @@ class MLP(nnx.Module):
     >>> network = MLP(tanh, 8, rngs=nnx.Rngs(0))
     >>> network(jnp.ones((3, 8))).shape, network.features(jnp.ones(8)).shape
     ((3, 16), (16,))
+    >>> block = {"block": "residual", "norm": "batch_norm", "dropout": 0.1}
+    >>> network = MLP(Architecture(5, 16, "relu", 2.0, **block), 8, rngs=nnx.Rngs(0))
+    >>> batch = jax.random.normal(jax.random.key(1), (32, 8))
+    >>> network(batch, key=jax.random.key(2)).shape
+    (32, 16)
+    >>> held = network.holding(network.statistics(batch))
+    >>> bool(jnp.allclose(held(batch[0]), network(batch)[0], atol=1e-4))
+    True
     """
 
     def __init__(
@@ -141,68 +91,219 @@ class MLP(nnx.Module):
         in_features: int,
         out_features: int | None = None,
         *,
-        rngs: nnx.Rngs | Key[Array, ""] | UInt32[Array, "2"],
+        rngs: Randomness,
         readout_weight_var: ArrayLike | None = None,
         readout_bias_var: ArrayLike | None = None,
     ):
         in_features = check_whole_number("in_features", in_features)
         if architecture.grid_shape != ():
             raise ValueError(
-                "architecture must have scalar weight_var and bias_var to make one network, got a "
-                f"grid of shape {architecture.grid_shape}; jax.vmap over it makes them all"
+                "architecture must have scalar weight_var, bias_var, dropout and branch_scale to "
+                f"make one network, got a grid of shape {architecture.grid_shape}; jax.vmap over "
+                "it makes them all"
             )
-        check_plain(architecture)
         self.depth, self.width = architecture.depth, architecture.width
         self.activation = architecture.activation
         self.parameterisation = architecture.parameterisation
+        self.block, self.norm = architecture.block, architecture.norm
+        self.branch_scale = None if self.block == "plain" else _number(architecture.branch_scale)
+        self.dropout = _number(architecture.dropout) if _may_drop(architecture) else None
+        self.normalisation = _normalisation(architecture)
         key = rngs.params() if isinstance(rngs, nnx.Rngs) else rngs
         self.first = _layer(architecture, key, 1, self.width, in_features)
         self.hidden = _stack(architecture, key)
         own = _with_variances(architecture, readout_weight_var, readout_bias_var)
         self.readout = None if out_features is None else _readout(own, key, out_features)
 
-    def __call__(self, x: Float[Array | np.ndarray, "*batch in"]) -> Float[Array, "*batch out"]:
-        """z^depth, or the readout of x^depth where there is one."""
-        z = _last(self, x)
-        return z if self.readout is None else self.readout(self.activation(z))
+    def __call__(
+        self, x: Inputs, *, key: Randomness | None = None, masks: str = "independent"
+    ) -> Float[Array, "*batch out"]:
+        """z^depth, or the readout of x^depth where there is one.
 
-    def features(self, x: Float[Array | np.ndarray, "*batch in"]) -> Float[Array, "*batch width"]:
-        """x^depth = φ(z^depth)."""
-        return self.activation(_last(self, x))
+        Parameters
+        ----------
+        x
+            Inputs, any number of leading axes.
+        key
+            For dropout: a key (layer l's masks are `initialisers.unit_mask` of it) or `nnx.Rngs`
+            (its ``dropout`` stream). None: no dropout.
+        masks
+            "independent": every input has its own. "shared": all inputs of the call have the same.
+        """
+        z = self._last(x, key, masks)
+        return z if self.readout is None else self.readout(self.outputs(z))
+
+    def features(
+        self, x: Inputs, *, key: Randomness | None = None, masks: str = "independent"
+    ) -> Float[Array, "*batch width"]:
+        """x^depth = φ(N(z^depth)), without a mask of its own."""
+        return self.outputs(self._last(x, key, masks))
+
+    def outputs(self, z: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """x^depth = φ(N(z^depth)) from z^depth."""
+        return _features(self, z)
 
     def preactivations(
-        self, x: Float[Array | np.ndarray, "*batch in"]
+        self, x: Inputs, *, key: Randomness | None = None, masks: str = "independent"
     ) -> Float[Array, "layer *batch width"]:
         """z^1 .. z^depth, stacked."""
-        return _every(self, x)
+        return _every(self, self._checked(x), _mask_key(key, masks), masks)
+
+    def statistics(
+        self, x: Inputs, *, key: Randomness | None = None, masks: str = "independent"
+    ) -> Statistics:
+        """Mean and variance over a batch of every unit of z^1 .. z^depth: what batch norm uses."""
+        z = self.preactivations(x, key=key, masks=masks)
+        axes = tuple(range(1, z.ndim - 1))
+        return Statistics(jnp.mean(z, axis=axes), jnp.var(z, axis=axes))
+
+    def holding(self, statistics: Statistics) -> "MLP":
+        """The same network with batch norm's statistics fixed: it acts on every input alone."""
+        if self.normalisation is None or self.norm != "batch_norm":
+            raise ValueError(f"norm must be 'batch_norm' to hold statistics, got {self.norm!r}")
+        held = nnx.clone(self)
+        held.normalisation = HeldNormalisation(self.normalisation, statistics)
+        return held
+
+    # What one layer does, for those who look into it: z' = join(z, α W enter(z) + b).
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether layers are x -> φ(W x + b)."""
+        return self.block == "plain" and self.normalisation is None
+
+    @property
+    def couples_inputs(self) -> bool:
+        """Whether the output of one input depends on the others of its batch."""
+        return self.normalisation is not None and self.normalisation.couples_inputs
+
+    def layers(self) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Parameters of layers 2..depth, stacked as `layer` takes them one at a time."""
+        return self.hidden.layers(), self.norms()[0]
+
+    def layer(
+        self, z: Float[Array, "*batch width"], parameters: tuple[tuple[Array, ...], ...]
+    ) -> Float[Array, "*batch width"]:
+        """From z^l to z^{l+1}, without dropout."""
+        return _next(self, None, "independent", z, (*parameters, None))
+
+    def norms(self) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """The norms' parameters: those of the stacked layers, and those of the features."""
+        if self.normalisation is None:
+            return (), ()
+        layers = self.normalisation.layers()
+        if _acts_after(self.norm):
+            return layers, ()
+        return tuple(v[:-1] for v in layers), tuple(v[-1] for v in layers)
+
+    def enter(
+        self, z: Float[Array, "*batch width"], norm: tuple[Array, ...]
+    ) -> Float[Array, "*batch width"]:
+        """φ(N(z)): what the next layer's weights act on, but for dropout."""
+        if self.normalisation is None or _acts_after(self.norm):
+            return self.activation(z)
+        return self.activation(self.normalisation.apply(norm, z))
+
+    def scaled_branch(self, h: Float[Array, "*any"]) -> Float[Array, "*any"]:
+        """α h."""
+        return h if self.branch_scale is None else self.branch_scale[...] * h
+
+    def join(
+        self,
+        z: Float[Array, "*batch width"],
+        branch: Float[Array, "*batch width"],
+        norm: tuple[Array, ...],
+    ) -> Float[Array, "*batch width"]:
+        """The branch, with z added in a residual block, normalised if that comes after."""
+        if self.block == "residual":
+            branch = z + branch
+        if self.normalisation is None or not _acts_after(self.norm):
+            return branch
+        return self.normalisation.apply(norm, branch)
+
+    def _last(self, x, key, masks: str):
+        return _last(self, self._checked(x), _mask_key(key, masks), masks)
+
+    def _checked(self, x):
+        if self.couples_inputs and np.ndim(x) < 2:
+            raise ValueError(
+                "x must be a batch, shape (batch, features), where batch_norm takes its statistics "
+                f"from it, got shape {np.shape(x)}; for single inputs hold them fixed: "
+                "network.holding(network.statistics(batch))"
+            )
+        return x
 
 
 # Compiled at module level, so that eager calls on equal shapes do not compile again.
 
 
-@jax.jit
-def _last(network: MLP, x) -> Array:
-    z, _ = lax.scan(lambda z, layer: (_next(network, z, layer), None), *_scanned(network, x))
+@functools.partial(jax.jit, static_argnames="masks")
+def _last(network: MLP, x, key, masks: str) -> Array:
+    step = functools.partial(_next, network, key, masks)
+    z, _ = lax.scan(lambda z, layer: (step(z, layer), None), *_scanned(network, x))
     return z
 
 
-@jax.jit
-def _every(network: MLP, x) -> Array:
+@functools.partial(jax.jit, static_argnames="masks")
+def _every(network: MLP, x, key, masks: str) -> Array:
     start, layers = _scanned(network, x)
+    step = functools.partial(_next, network, key, masks)
     twice = lambda z: (z, z)  # noqa: E731
-    _, rest = lax.scan(lambda z, layer: twice(_next(network, z, layer)), start, layers)
+    _, rest = lax.scan(lambda z, layer: twice(step(z, layer)), start, layers)
     return jnp.concatenate([start[None], rest])
 
 
+@jax.jit
+def _features(network: MLP, z) -> Array:
+    return network.enter(z, network.norms()[1])
+
+
 def _scanned(network: MLP, x):
-    """z¹, and the stacked layers that follow."""
-    hidden = network.hidden
-    return network.first(x), (hidden.weight[...], hidden.bias[...])
+    """z¹, and the stacked layers that follow, numbered by the z they act on."""
+    return network.first(x), (*network.layers(), jnp.arange(1, network.depth))
 
 
-def _next(network: MLP, z, layer):
-    weight, bias = layer
-    return network.hidden.apply(weight, bias, network.activation(z))
+def _next(network: MLP, key, masks: str, z, layer):
+    affine, norm, number = layer
+    h = network.enter(z, norm)
+    if key is not None and network.dropout is not None:
+        h = _dropped(h, 1 - network.dropout[...], key, masks, number)
+    branch = network.hidden.apply(affine, network.scaled_branch(h))
+    return network.join(z, branch, norm)
+
+
+def _dropped(h, keep, key, masks: str, number):
+    rows = 1 if masks == "shared" else h.size // h.shape[-1]
+    uniform = initialisers.unit_mask(key, number, rows, h.shape[-1], h.dtype)
+    kept = uniform.reshape(h.shape if masks == "independent" else h.shape[-1:]) < keep
+    return jnp.where(kept, h / keep, jnp.zeros_like(h))
+
+
+def _mask_key(key, masks: str):
+    check_one_of("masks", masks, ("independent", "shared"))
+    return key.dropout() if isinstance(key, nnx.Rngs) else key
+
+
+def _acts_after(norm: str | None) -> bool:
+    return norm is not None and norm.startswith("post_")
+
+
+def _number(value) -> Scale:
+    return Scale(jnp.asarray(value, jnp.result_type(float)))
+
+
+def _may_drop(architecture: Architecture) -> bool:
+    dropout: Any = architecture.dropout
+    return is_traced(dropout) or bool(dropout > 0)
+
+
+def _normalisation(architecture: Architecture) -> Normalisation | HeldNormalisation | None:
+    """Of z^1 .. z^depth; where it comes after the layer, of z^2 .. z^depth."""
+    norm = architecture.norm
+    if norm in (None, "weight_norm"):
+        return None
+    layers = architecture.depth - (1 if _acts_after(norm) else 0)
+    return Normalisation(norm.removeprefix("post_"), layers, architecture.width)
 
 
 def _scales(architecture: Architecture, fan_in: int) -> tuple[Array, Array]:
@@ -212,22 +313,32 @@ def _scales(architecture: Architecture, fan_in: int) -> tuple[Array, Array]:
     return jnp.sqrt(weight_var / fan_in), jnp.sqrt(bias_var)
 
 
-def _layer(architecture: Architecture, key, layer: int, fan_out: int, fan_in: int) -> Affine:
+def _affine(architecture: Architecture, weight, bias, kind: type):
+    scales = _scales(architecture, weight.shape[-1])
+    return kind(weight, bias, *scales, architecture.parameterisation)
+
+
+def _kind(architecture: Architecture) -> type:
+    return WeightNormalised if architecture.norm == "weight_norm" else Affine
+
+
+def _layer(architecture: Architecture, key, layer: int, fan_out: int, fan_in: int, kind=None):
     weight = initialisers.unit_weight(key, layer, architecture.distribution, fan_out, fan_in)
     bias = initialisers.unit_bias(key, layer, fan_out)
-    return Affine(weight, bias, *_scales(architecture, fan_in), architecture.parameterisation)
+    return _affine(architecture, weight, bias, kind or _kind(architecture))
 
 
 def _readout(architecture: Architecture, key, out_features: int) -> Affine:
     check_whole_number("out_features", out_features)
-    return _layer(architecture, key, architecture.depth + 1, out_features, architecture.width)
+    number, width = architecture.depth + 1, architecture.width
+    return _layer(architecture, key, number, out_features, width, Affine)
 
 
-def _stack(architecture: Architecture, key) -> Affine:
+def _stack(architecture: Architecture, key):
     """Layers 2..depth."""
     depth, width = architecture.depth, architecture.width
     weights, biases = _stacked_draws(architecture.distribution, depth, width, key)
-    return Affine(weights, biases, *_scales(architecture, width), architecture.parameterisation)
+    return _affine(architecture, weights, biases, _kind(architecture))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -13,7 +13,6 @@ from sigprop._precision import is_traced
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
 from sigprop.networks.initialisers import RandomKey
-from sigprop.networks.mlp import check_plain
 from sigprop.propagation.draws import draw_on_devices, of_network, seed_key
 from sigprop.propagation.forward import Cells
 from sigprop.propagation.measurement import Measurement, over_seeds, seed_readings
@@ -109,7 +108,7 @@ def measure(
 def _measure_grid(
     architecture: Architecture, inputs, key, seeds: int, independent: bool, precision, budget: int
 ) -> Measurement:
-    check_plain(architecture)
+    _check_plain(architecture.is_plain)
     x = _inputs(inputs, seeds)
     cells = math.prod(architecture.grid_shape)
     plan = make_plan(
@@ -138,17 +137,16 @@ def _measure_grid(
 
 
 def _measure_network(network: MLP, inputs, key, precision, budget: int) -> Measurement:
+    _check_plain(network.elementwise and network.dropout is None)
     x = _inputs(inputs, 1)
     if x.shape[-1] != network.first.fan_in:
         raise ValueError(
             f"inputs must have {network.first.fan_in} features (the network's), got shape "
             f"{x.shape[1:]}"
         )
-    if network.first.weight[...].ndim != 2:
-        raise ValueError(
-            "network must be one MLP, got a stack of them: weights of shape "
-            f"{network.first.weight[...].shape}"
-        )
+    shape = network.first.effective()[0].shape
+    if len(shape) != 2:
+        raise ValueError(f"network must be one MLP, got a stack of them: weights of shape {shape}")
     plan = make_plan(
         activation=network.activation,
         depth=network.depth,
@@ -168,6 +166,11 @@ def _measure_network(network: MLP, inputs, key, precision, budget: int) -> Measu
     log_bias_scale = 0 * ones if np.any(np.asarray(draws.biases)) else np.full_like(ones, -np.inf)
     passed = run_shared(plan, draws, Cells(ones, ones, log_bias_scale), x[0])
     return over_seeds([seed_readings(passed, 1)], ())
+
+
+def _check_plain(plain: bool) -> None:
+    if not plain:
+        raise ValueError("network must have block='plain', norm=None and dropout=0 to be measured")
 
 
 def _inputs(inputs, seeds: int) -> Float[np.ndarray, "seeds inputs in_features"]:
