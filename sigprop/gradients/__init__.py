@@ -3,6 +3,15 @@
 Nothing here needs a sigprop network.
 """
 
+from sigprop.gradients.checking import check
 from sigprop.gradients.layer_norms import LayerNorms, layer_norms, log_square_norms
+from sigprop.gradients.report import CheckStatus, GradientReport
 
-__all__ = ["LayerNorms", "layer_norms", "log_square_norms"]
+__all__ = [
+    "CheckStatus",
+    "GradientReport",
+    "LayerNorms",
+    "check",
+    "layer_norms",
+    "log_square_norms",
+]
