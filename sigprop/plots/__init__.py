@@ -1,13 +1,20 @@
 """Dataset in, axes or figure out. No computation and no physics."""
 
 from sigprop.plots.depth_profile import depth_profile
+from sigprop.plots.log_spectra import log_spectra, log_spectra_figure
 from sigprop.plots.phase_diagram import phase_diagram, phase_diagram_figure
+from sigprop.plots.spectrum import spectrum, spectrum_figure, spectrum_growth
 from sigprop.plots.stability_map import stability_map, stability_panel
 
 __all__ = [
     "depth_profile",
+    "log_spectra",
+    "log_spectra_figure",
     "phase_diagram",
     "phase_diagram_figure",
+    "spectrum",
+    "spectrum_figure",
+    "spectrum_growth",
     "stability_map",
     "stability_panel",
 ]

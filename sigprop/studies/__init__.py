@@ -2,6 +2,15 @@
 
 from sigprop.studies.growth import Growth, growth_class
 from sigprop.studies.inputs import digit_pairs, load_pairs, with_moments
+from sigprop.studies.jacobian_spectrum import JacobianSpectrum
 from sigprop.studies.phase_diagram import PhaseDiagram
 
-__all__ = ["PhaseDiagram", "Growth", "growth_class", "digit_pairs", "load_pairs", "with_moments"]
+__all__ = [
+    "Growth",
+    "JacobianSpectrum",
+    "PhaseDiagram",
+    "digit_pairs",
+    "growth_class",
+    "load_pairs",
+    "with_moments",
+]

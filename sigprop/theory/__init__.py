@@ -4,6 +4,7 @@ from sigprop.theory.all_fixed_points import fixed_points
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
 from sigprop.theory.equilibrium import FixedPoint, fixed_point
 from sigprop.theory.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
+from sigprop.theory.lyapunov import lyapunov_exponents
 from sigprop.theory.maps import (
     chi,
     correlation_map,
@@ -40,6 +41,7 @@ __all__ = [
     "input_correlation",
     "input_variance",
     "jacobian_spectrum",
+    "lyapunov_exponents",
     "predict",
     "propagate",
     "variance_map",
