@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,9 +217,17 @@ def test_bad_options(options, message):
         ({"activation": ["tahn"]}, "did you mean 'tanh'"),
         ({"initialiser": ["hee"]}, "initialiser must be one of"),
         ({"bias_var": [-0.5]}, "bias_var must be finite and >= 0, got -0.5"),
-        ({"activation": ["softplus"], "bias_var": [1e9]}, "weight_var must be given for softplus"),
     ],
 )
 def test_bad_grids(change, message):
     with pytest.raises(ValueError, match=message):
         sweeps.run(SMALL, GRID | change, progress=False)
+
+
+def test_no_critical_point_asks_for_a_weight_variance(monkeypatch):
+    none = SimpleNamespace(weight_var=np.nan)
+    monkeypatch.setattr(theory, "critical_weight_var", lambda *args, **kwargs: none)
+    with pytest.raises(
+        ValueError, match=r"weight_var must be given for relu, .* at bias_var 0\.05"
+    ):
+        sweeps.run(SMALL, GRID, progress=False)
