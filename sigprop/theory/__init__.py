@@ -1,6 +1,7 @@
 """Infinite width: what mean-field theory predicts. No network, no random key."""
 
 from sigprop.theory.all_fixed_points import fixed_points
+from sigprop.theory.batch_norm import batch_norm_rate
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
 from sigprop.theory.equilibrium import FixedPoint, fixed_point
 from sigprop.theory.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
@@ -32,6 +33,7 @@ __all__ = [
     "TheoryStatus",
     "Trajectory",
     "VarianceStatus",
+    "batch_norm_rate",
     "chi",
     "correlation_map",
     "critical_points",

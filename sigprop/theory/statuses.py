@@ -46,3 +46,4 @@ class TheoryStatus(IntEnum):
 
     OK = 0
     NO_THEORY = 1
+    DEGENERATE = 2  # a batch of three or fewer: normalised, its gradients have no mean square

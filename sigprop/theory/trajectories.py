@@ -12,22 +12,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_non_negative, check_whole_number
+from sigprop._checks import check_non_negative, check_one_of, check_whole_number
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.architecture import Architecture
-from sigprop.gaussian import pair, single
+from sigprop.theory.batch_norm import batch_norm_layers
 from sigprop.theory.chunks import by_nodes, over_cells
 from sigprop.theory.equilibrium import attractors
-from sigprop.theory.limits import limits
 from sigprop.theory.maps import ActivationLike, Theory, check_correlation
+from sigprop.theory.recursion import PLAIN, Numbers, Rule, layers
 from sigprop.theory.statuses import TheoryStatus
 from sigprop.theory.variance_roots import table
 
 __all__ = ["Trajectory", "predict", "propagate"]
-
-# Beyond these a variance is replaced by its bound where integrals are taken: φ is straight there.
-_LEAST, _MOST = 1e-30, 1e30
 
 
 @jax.tree_util.register_dataclass
@@ -100,18 +97,8 @@ def propagate(
     (-0.69314718056, -0.69314718056)
     """
     depth = check_whole_number("depth", depth)
-    for name, value in (("weight_var", weight_var), ("bias_var", bias_var)):
-        check_non_negative(name, value)
-    check_non_negative("variance0", variance0)
-    kind = activations.get(activation)
-    numbers = [weight_var, bias_var, variance0]
-    if correlation0 is not None:
-        check_correlation("correlation0", correlation0)
-        numbers.append(correlation0)
-    if is_traced(numbers):
-        arrays = jnp.broadcast_arrays(*ambient_arrays(*numbers))
-        return _shaped(_traced(kind, depth, *map(jnp.ravel, arrays)), arrays[0].shape)
-    return _eager(kind, depth, np.broadcast_arrays(*(np.asarray(a, float) for a in numbers)))
+    numbers = _checked(Numbers(weight_var, bias_var, variance0, 0.0, 1.0, correlation0))
+    return _cells(activations.get(activation), PLAIN, depth, numbers)
 
 
 def predict(
@@ -119,100 +106,162 @@ def predict(
     *,
     variance0: ArrayLike = 1.0,
     correlation0: ArrayLike | None = None,
+    batch: int | None = None,
+    dropout_masks: str = "independent",
 ) -> Trajectory:
-    """`propagate` for an `Architecture`; `TheoryStatus` says whether its block has a theory.
+    r"""`propagate` for an `Architecture` with any block; the equations stand in ``recursion``.
+
+    Parameters
+    ----------
+    architecture
+        What the network is; its four numbers may be arrays. Weights of every distribution, and
+        with rows normalised (``norm="weight_norm"``), have one infinite-width law.
+    variance0, correlation0
+        As for `propagate`. With batch norm they belong to every input and every pair of the batch;
+        without ``correlation0`` the batch starts as alike as its layers leave it (with a skip
+        connection, uncorrelated).
+    batch
+        Inputs B a batch, for batch norm only; None for the limit of many. B <= 3 has no finite
+        squared gradient: nan, with status ``DEGENERATE``.
+    dropout_masks
+        "independent" or "shared": whether two inputs lose the same units.
+
+    Returns
+    -------
+    A `Trajectory` of arrays (..., depth); its ``status`` is a `TheoryStatus`.
+
+    Raises
+    ------
+    ValueError
+        As for `propagate`, for a batch without batch norm, and for unknown masks.
 
     Examples
     --------
     >>> net = Architecture(depth=2, width=64, activation="relu", weight_var=2.0, bias_var=0.0)
     >>> predict(net).variance.tolist()
     [1.0, 1.0]
+    >>> skip = Architecture(50, 64, "relu", 1.0, block="residual", branch_scale="1/sqrt(depth)")
+    >>> round(float(np.exp(predict(skip).log_gradient[0])), 6)  # bounded: (1 + 0.5/50)^49
+    1.628348
+    >>> batch_norm = Architecture(9, 64, "relu", 1.0, norm="batch_norm")
+    >>> round(float(np.exp(predict(batch_norm).gradient_rate)), 12)  # π/(π - 1)
+    1.466942206924
     """
-    return propagate(
-        architecture.activation,
-        depth=architecture.depth,
-        weight_var=architecture.weight_var,  # type: ignore[arg-type]
-        bias_var=architecture.bias_var,  # type: ignore[arg-type]
-        variance0=variance0,
-        correlation0=correlation0,
+    check_one_of("dropout_masks", dropout_masks, ("independent", "shared"))
+    shared = dropout_masks == "shared"
+    if architecture.norm == "batch_norm":
+        return _shaped(*batch_norm_layers(architecture, variance0, correlation0, batch, shared))
+    if batch is not None:
+        raise ValueError(f"batch is for norm='batch_norm', got {batch} with {architecture.norm!r}")
+    rule = Rule(
+        skip=architecture.block == "residual",
+        before=architecture.norm in ("layer_norm", "rms_norm"),
+        after=architecture.norm in ("post_layer_norm", "post_rms_norm"),
+        shared_masks=shared,
     )
+    numbers = Numbers(
+        architecture.weight_var,
+        architecture.bias_var,
+        variance0,
+        architecture.dropout,
+        architecture.branch_scale,
+        correlation0,
+    )
+    return _cells(architecture.activation, rule, architecture.depth, _checked(numbers))
+
+
+def _checked(numbers: Numbers) -> Numbers:
+    for name in ("weight_var", "bias_var", "variance0"):
+        check_non_negative(name, getattr(numbers, name))
+    if numbers.correlation0 is not None:
+        check_correlation("correlation0", numbers.correlation0)
+    arrays = (n if n is None or is_traced(n) else np.asarray(n, float) for n in numbers)
+    return Numbers(*arrays)
+
+
+def _cells(kind: Activation, rule: Rule, depth: int, numbers: Numbers) -> Trajectory:
+    """All cells of one rule, eagerly in float64 or as the caller traces them."""
+    if is_traced(numbers):
+        arrays = jnp.broadcast_arrays(*ambient_arrays(*jax.tree.leaves(numbers)))
+        return _shaped(_traced(kind, rule, depth, *map(jnp.ravel, arrays)), arrays[0].shape)
+    arrays = np.broadcast_arrays(*jax.tree.leaves(numbers))
+    return _shaped(_eager(kind, rule, depth, arrays), arrays[0].shape)
 
 
 # ---------------------------------------------------------------------------- eager
 
 
-def _eager(kind: Activation, depth: int, arrays) -> Trajectory:
+def _eager(kind: Activation, rule: Rule, depth: int, arrays):
     """Cells in groups that need equally many nodes for the largest variance they meet."""
     flat = [np.ravel(a) for a in arrays]
-    limit, _ = attractors(kind, *flat[:3])
-    largest = np.maximum(limit, flat[2])  # an increasing map takes q from q¹ to q* directly
-    if not table(kind).increasing:
-        largest = np.full_like(largest, np.inf)
-    groups = by_nodes(kind, np.nan_to_num(largest, nan=np.inf))
-    parts = [_group(kind, depth, nodes, [a[cells] for a in flat]) for nodes, cells in groups]
+    groups = by_nodes(kind, _largest_variance(kind, rule, Numbers(*flat)))
+    parts = [_group(kind, rule, depth, nodes, [a[cells] for a in flat]) for nodes, cells in groups]
     order = np.argsort(np.concatenate([cells for _, cells in groups]))
-    return _shaped(
-        jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts), arrays[0].shape
-    )
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
 
 
-def _group(kind, depth, nodes, arrays):
-    return over_cells(functools.partial(_chunk, kind, depth, nodes), arrays)
+def _largest_variance(kind: Activation, rule: Rule, cells: Numbers) -> np.ndarray:
+    """The largest that the activation sees at any layer, inf where that is not known."""
+    start = np.asarray(cells.variance0)
+    if rule.before:
+        return np.ones_like(start)
+    if rule.after:
+        return np.maximum(start, 1.0)
+    if rule.skip or not table(kind).increasing:
+        return np.full_like(start, np.inf)
+    # An increasing map takes q from q¹ to q* directly.
+    limit, _ = attractors(kind, cells.weight_var / (1 - cells.dropout), cells.bias_var, start)
+    return np.nan_to_num(np.maximum(limit, start), nan=np.inf)
+
+
+def _group(kind, rule, depth, nodes, arrays):
+    return over_cells(functools.partial(_chunk, kind, rule, depth, nodes), arrays)
 
 
 @exact_float64
-def _chunk(kind, depth, nodes, *arrays):
-    return jax.tree.map(np.asarray, _compiled(kind, depth, nodes, *map(jnp.asarray, arrays)))
+def _chunk(kind, rule, depth, nodes, *arrays):
+    return jax.tree.map(np.asarray, _compiled(kind, rule, depth, nodes, *map(jnp.asarray, arrays)))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _compiled(kind, depth, nodes, *arrays):
-    one = functools.partial(_one_cell, kind, depth, nodes)
-    if len(arrays) == 4:  # a cell's two-dimensional integrals fill the cache by themselves
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _compiled(kind, rule, depth, nodes, *arrays):
+    one = functools.partial(_one_cell, kind, rule, depth, nodes)
+    if len(arrays) == len(
+        Numbers._fields
+    ):  # with pairs: 2-D integrals fill the cache by themselves
         return jax.lax.map(lambda cell: one(*cell), arrays)
     return jax.vmap(one)(*arrays)
 
 
-def _shaped(fields, shape) -> Trajectory:
-    """A `Trajectory` with the cells' own shape in place of one flat axis."""
-    shaped = (leaf.reshape(shape + leaf.shape[1:]) for leaf in fields)
-    return Trajectory(*(leaf if leaf.ndim else leaf[()] for leaf in shaped), status=TheoryStatus.OK)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _traced(kind, rule, depth, *arrays):
+    return jax.vmap(functools.partial(_one_cell, kind, rule, depth, None))(*arrays)
 
 
-# ---------------------------------------------------------------------------- the recursion
+def _one_cell(kind, rule, depth, nodes, *numbers):
+    """Variance, 1 - c and χ of every layer of one cell."""
+    return layers(kind, rule, depth, nodes, Numbers(*numbers))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _traced(kind, depth, *arrays):
-    return jax.vmap(functools.partial(_one_cell, kind, depth, None))(*arrays)
+# ---------------------------------------------------------------------------- the record
 
 
-def _one_cell(kind, depth, nodes, weight_var, bias_var, variance0, correlation0=None):
-    """The fields of a `Trajectory` for one cell."""
-
-    def layer(state, _):
-        q, e = state
-        inside = jnp.clip(q, _LEAST, _MOST)
-        square, slope = single.squares(kind, inside, nodes)
-        after = weight_var * square * _stretch(kind, q, inside) + bias_var
-        following = e
-        if correlation0 is not None:
-            lost = pair.deficit(kind, inside, e, nodes) * _stretch(kind, q, inside)
-            moves = (after > 0) & jnp.isfinite(after)
-            following = jnp.where(moves, weight_var * lost / jnp.where(moves, after, 1.0), e)
-        return (after, following), (q, e, weight_var * slope)
-
-    apart = jnp.full_like(variance0, jnp.nan) if correlation0 is None else 1 - correlation0
-    _, (variance, e, chi) = jax.lax.scan(layer, (variance0, apart), length=depth)
-    gains = jnp.concatenate([jnp.log(chi[:-1]), jnp.zeros_like(chi[:1])])
-    log_gradient = jnp.cumsum(gains[::-1])[::-1]
-    rate = log_gradient[0] / (depth - 1) if depth > 1 else jnp.full_like(variance0, jnp.nan)
-    return variance, 1 - e, e, chi, log_gradient, rate
-
-
-def _stretch(kind: Activation, q, inside):
-    """E[φ²] at q over E[φ²] at the bound that stands in for q: φ is straight beyond the bounds."""
-    ends = limits(kind)
-    small = q / inside if ends.at_zero == 0.0 else jnp.ones_like(q)
-    large = q / inside if ends.square_infinity != 0.0 else jnp.ones_like(q)
-    return jnp.where(q < inside, small, large)
+def _shaped(fields, shape, status=TheoryStatus.OK) -> Trajectory:
+    """A `Trajectory` of the layers' variance, 1 - c and χ, with the cells' own shape."""
+    variance, apart, chi = (leaf.reshape(shape + leaf.shape[1:]) for leaf in fields)
+    xp = np if isinstance(chi, np.ndarray) else jnp
+    with np.errstate(divide="ignore"):  # a slope of 0 is data
+        log_chi = xp.log(chi[..., :-1])
+    gains = xp.concatenate([log_chi, xp.zeros_like(chi[..., :1])], axis=-1)
+    log_gradient = xp.flip(xp.cumsum(xp.flip(gains, -1), axis=-1), -1)
+    steps = chi.shape[-1] - 1
+    rate = log_gradient[..., 0] / steps if steps else xp.full_like(chi[..., 0], xp.nan)
+    return Trajectory(
+        variance=variance,
+        correlation=1 - apart,
+        one_minus_correlation=apart,
+        chi=chi,
+        log_gradient=log_gradient,
+        gradient_rate=rate,
+        status=status,
+    )
