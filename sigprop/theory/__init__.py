@@ -4,6 +4,7 @@ from sigprop.theory.all_fixed_points import fixed_points
 from sigprop.theory.batch_norm import batch_norm_rate
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
 from sigprop.theory.equilibrium import FixedPoint, fixed_point
+from sigprop.theory.growth_laws import Growth, GrowthLaw, growth_law
 from sigprop.theory.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 from sigprop.theory.lyapunov import lyapunov_exponents
 from sigprop.theory.maps import (
@@ -28,6 +29,8 @@ __all__ = [
     "CriticalPoint",
     "CriticalStatus",
     "FixedPoint",
+    "Growth",
+    "GrowthLaw",
     "JacobianSpectrum",
     "Phase",
     "TheoryStatus",
@@ -40,6 +43,7 @@ __all__ = [
     "critical_weight_var",
     "fixed_point",
     "fixed_points",
+    "growth_law",
     "input_correlation",
     "input_variance",
     "jacobian_spectrum",

@@ -37,7 +37,7 @@ from sigprop.gaussian.panels import legendre, resolving_cuts
 from sigprop.theory.maps import ActivationLike, check_correlation
 from sigprop.theory.statuses import TheoryStatus
 
-__all__ = ["batch_norm_layers", "batch_norm_rate"]
+__all__ = ["batch_norm_gains", "batch_norm_layers", "batch_norm_rate"]
 
 _SMALLEST = 4  # inputs a batch; below, E[1/std²] is infinite
 
@@ -82,12 +82,20 @@ def batch_norm_rate(activation: ActivationLike, *, batch: int | None = None) -> 
     >>> round(batch_norm_rate("linear", batch=32), 12), round(30 / 29, 12)
     (1.034482758621, 1.034482758621)
     """
-    kind = activations.get(activation)
+    _, apart, gain = batch_norm_gains(activations.get(activation), batch)
+    return gain / apart
+
+
+def batch_norm_gains(
+    activation: Activation, batch: int | None, keep: float = 1.0
+) -> tuple[float, float, float]:
+    """What σ_w² turns into variance, into Var - Cov, and, over κ, into squared gradient."""
     if _degenerate(batch):
-        return float("nan")
-    found = _moments(kind, batch)
-    gain, _ = _gains(found, 1.0, shared=False)
-    return float(gain / (found.square - found.product))
+        return float("nan"), float("nan"), float("nan")
+    found = _moments(activation, batch)
+    gain, _ = _gains(found, keep, shared=False)
+    square = found.square / keep
+    return float(square), float(square - found.product), float(gain)
 
 
 def _degenerate(batch: int | None) -> bool:

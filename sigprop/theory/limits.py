@@ -54,6 +54,8 @@ def _limit(sequence: np.ndarray) -> float:
     if not np.isfinite(sequence).all():
         return float("inf") if not np.isnan(sequence[0]) else float("nan")
     steps = np.abs(np.diff(sequence))
+    if np.abs(sequence).max() < 1e-12:  # a slope like 1/x² never is 0, but tends to it
+        return 0.0
     if steps.max() <= 1e-6 * max(1.0, np.abs(sequence).max()):
         return float(sequence[-1])
     growing = np.all(np.diff(np.abs(sequence)) > 0)

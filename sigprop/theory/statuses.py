@@ -39,6 +39,7 @@ class CriticalStatus(IntEnum):
     UNSTABLE = 1  # χ₁ = 1 holds at a fixed point that networks flow away from
     NONE = 2
     UNBOUNDED = 3  # χ₁ = 1 as the variance grows without bound (relu with biases)
+    EVERY = 4  # whatever the weight variance (normalised relu without biases)
 
 
 class TheoryStatus(IntEnum):

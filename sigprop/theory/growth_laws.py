@@ -1,0 +1,266 @@
+r"""How variance and gradient of a block grow with depth, and where its gradients neither grow nor
+shrink: what a trajectory tends to, without running it.
+
+With S, D the E[φ²], E[φ'²] of a layer and g = α² σ_w²/ρ (``recursion``):
+
+    residual, φ straight far out:   q, g² exponential, rate ln(1 + g s²), s² the mean squared slope
+    residual, φ bounded:            q ~ v l,  ln g² ~ g ∫φ'² √(2/(π v)) √l
+    norm before, skip:              q ~ v l,  g² ~ l^p,  p = g D/v,  v = g S + σ_b²  (S, D at q = 1)
+    norm, no skip:                  g² exponential, rate ln(g D/(g S + σ_b²))
+    norm after, skip:               g² exponential, rate ln((1 + g D)/(1 + g S + σ_b²))
+    batch norm, no skip:            g² exponential, rate ln(E[φ'²]/Var φ)
+    batch norm, skip:               q ~ v l,  g² ~ l^p,  p = E[φ'²]/Var φ
+
+Yang and Schoenholz 2017 (residual), Xiong et al. 2020 (norms), Yang et al. 2019 (batch norm).
+"""
+
+import enum
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sigprop._precision import exact_float64
+from sigprop.activations import Activation
+from sigprop.architecture import Architecture
+from sigprop.gaussian import single
+from sigprop.gaussian.panels import legendre
+from sigprop.theory.batch_norm import batch_norm_gains
+from sigprop.theory.critical import critical_weight_var
+from sigprop.theory.equilibrium import fixed_point
+from sigprop.theory.limits import limits
+from sigprop.theory.statuses import CriticalStatus, VarianceStatus
+
+__all__ = ["Growth", "GrowthLaw", "growth_law"]
+
+
+class Growth(enum.IntEnum):
+    """What a quantity does over many layers l, with a rate r."""
+
+    CONSTANT = 0  # tends to a limit
+    LINEAR = 1  # ~ r l
+    EXPONENTIAL = 2  # ln ~ r l
+    SQUARE_ROOT = 3  # ln ~ r √l
+    POWER = 4  # ln ~ r ln l
+    UNKNOWN = 5
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GrowthLaw:
+    """Leading behaviour with depth.
+
+    Attributes
+    ----------
+    variance_kind, variance_rate
+        `Growth` of q^l, and its rate.
+    gradient_kind, gradient_rate
+        `Growth` of the squared gradient from the last layer to the first, and its rate; negative
+        if it shrinks.
+    critical_weight_var
+        The σ_w² at which the squared gradient has rate 0, everything else kept; nan if there is
+        none or many.
+    critical_status
+        `CriticalStatus` of it.
+    """
+
+    variance_kind: int
+    variance_rate: float
+    gradient_kind: int
+    gradient_rate: float
+    critical_weight_var: float
+    critical_status: int
+
+
+def growth_law(
+    architecture: Architecture, *, variance0: float = 1.0, batch: int | None = None
+) -> GrowthLaw:
+    """Leading growth of variance and gradient with depth, and the critical weight variance.
+
+    Scalar: one network at a time. The branch scale is taken as it stands: with
+    ``"1/sqrt(depth)"`` the growth over that depth is bounded whatever the law (`predict` gives it).
+
+    Parameters
+    ----------
+    architecture
+        With scalar numbers.
+    variance0
+        q¹ > 0, which decides between several fixed points of a plain block.
+    batch
+        Inputs B >= 4 a batch, for batch norm only; None for the limit of many.
+
+    Returns
+    -------
+    A `GrowthLaw`.
+
+    Raises
+    ------
+    ValueError
+        For an architecture that is a grid.
+
+    Examples
+    --------
+    >>> law = growth_law(Architecture(100, 64, "relu", 2.0, block="residual"))
+    >>> Growth(law.gradient_kind).name, round(law.gradient_rate, 9)  # ln 2
+    ('EXPONENTIAL', 0.693147181)
+    >>> law = growth_law(Architecture(100, 64, "tanh", 1.0, block="residual"))
+    >>> Growth(law.variance_kind).name, Growth(law.gradient_kind).name, round(law.gradient_rate, 6)
+    ('LINEAR', 'SQUARE_ROOT', 1.063846)
+    >>> growth_law(Architecture(100, 64, "relu", 2.0, dropout=0.2)).critical_weight_var
+    1.6
+    """
+    if architecture.grid_shape:
+        raise ValueError(
+            f"architecture must be one network, got a grid of shape {architecture.grid_shape}"
+        )
+    if architecture.norm == "batch_norm":
+        return _batch_norm_law(architecture, batch)
+    if architecture.norm in (None, "weight_norm"):
+        if architecture.block == "residual":
+            return _residual_law(architecture)
+        return _plain_law(architecture, variance0)
+    return _normalised_law(architecture)
+
+
+def _gain(net: Architecture) -> float:
+    """α² σ_w²/ρ."""
+    return float(net.weight_var) * _gain_of_weight(net)  # type: ignore[arg-type]
+
+
+def _gain_of_weight(net: Architecture) -> float:
+    return float(net.branch_scale) ** 2 / _keep(net)  # type: ignore[arg-type]
+
+
+def _keep(net: Architecture) -> float:
+    return 1.0 - float(net.dropout)  # type: ignore[arg-type]
+
+
+def _law(variance, gradient, critical=(np.nan, CriticalStatus.NONE)) -> GrowthLaw:
+    (variance_kind, variance_rate), (kind, rate) = variance, gradient
+    numbers = float(variance_rate), int(kind), float(rate)
+    return GrowthLaw(int(variance_kind), *numbers, float(critical[0]), int(critical[1]))
+
+
+# ---------------------------------------------------------------------------- plain
+
+
+def _plain_law(net: Architecture, variance0: float) -> GrowthLaw:
+    """Dropout makes one input see σ_w²/ρ."""
+    keep, bias_var = _keep(net), float(net.bias_var)  # type: ignore[arg-type]
+    point = fixed_point(
+        net.activation, weight_var=_gain(net), bias_var=bias_var, variance0=variance0
+    )
+    with np.errstate(divide="ignore"):
+        slope_q, slope = np.log(point.chi_q), np.log(point.chi_1)
+    variance = Growth.CONSTANT, 0.0
+    if point.variance_status == VarianceStatus.ZERO and slope_q < 0:
+        variance = Growth.EXPONENTIAL, slope_q
+    if point.variance_status == VarianceStatus.UNBOUNDED:
+        variance = (Growth.EXPONENTIAL, slope_q) if slope_q > 0 else (Growth.LINEAR, bias_var)
+    if point.variance_status == VarianceStatus.NOT_CONVERGED or np.isnan(slope):
+        variance = Growth.UNKNOWN, np.nan
+    kind = Growth.UNKNOWN if np.isnan(slope) else Growth.EXPONENTIAL
+    found = critical_weight_var(net.activation, bias_var=bias_var)
+    return _law(variance, (kind, slope), (keep * found.weight_var, found.status))
+
+
+# ---------------------------------------------------------------------------- skip, no norm
+
+
+def _residual_law(net: Architecture) -> GrowthLaw:
+    """A skip never lets the gradient shrink: there is no critical point but σ_w² = 0."""
+    gain, bias_var = _gain(net), float(net.bias_var)  # type: ignore[arg-type]
+    straight = limits(net.activation).square_infinity
+    if gain == 0:
+        variance = (Growth.LINEAR, bias_var) if bias_var > 0 else (Growth.CONSTANT, 0.0)
+        return _law(variance, (Growth.CONSTANT, 0.0))
+    if np.isfinite(straight) and straight > 0:
+        grows = Growth.EXPONENTIAL, np.log1p(gain * straight)
+        return _law(grows, grows)
+    if np.isinf(straight):
+        return _law((Growth.UNKNOWN, np.nan), (Growth.UNKNOWN, np.nan))
+    return _bounded_residual_law(net.activation, gain, bias_var, straight)
+
+
+def _bounded_residual_law(kind: Activation, gain, bias_var, straight) -> GrowthLaw:
+    far = _far_moments(kind)
+    if far is None:
+        return _law((Growth.UNKNOWN, np.nan), (Growth.UNKNOWN, np.nan))
+    square, slope = far
+    added = gain * square + bias_var
+    if np.isnan(straight):  # φ oscillates for ever, and so E[φ'²] has a limit of its own
+        return _law((Growth.LINEAR, added), (Growth.EXPONENTIAL, np.log1p(gain * slope)))
+    rate = gain * _slope_integral(kind) * np.sqrt(2 / (np.pi * added))
+    return _law((Growth.LINEAR, added), (Growth.SQUARE_ROOT, rate))
+
+
+@exact_float64
+def _far_moments(kind: Activation) -> tuple[float, float] | None:
+    """E[φ²] and E[φ'²] far out, None where E[φ²] has no limit."""
+    ends = np.asarray(kind.fn(jnp.asarray([-1e15, -1e14, 1e14, 1e15])))
+    if np.all(np.isfinite(ends)) and np.allclose(ends[::3], ends[1:3], rtol=1e-12, atol=1e-13):
+        return float(np.mean(ends[::3] ** 2)), 0.0
+    near, far = (single.squares(kind, jnp.asarray(q)) for q in (500.0, 1000.0))
+    if not np.allclose(near, far, rtol=1e-12):
+        return None
+    return float(far[0]), float(far[1])
+
+
+@exact_float64
+def _slope_integral(kind: Activation) -> float:
+    """∫φ'(x)² dx over the line, in u with x = sinh u, cut at the kinks."""
+    edges = np.unique([*np.linspace(-40, 40, 321), *np.arcsinh(kind.kinks)])
+    nodes, weights = legendre()
+    half = np.diff(edges)[:, None] / 2
+    u = edges[:-1, None] + half * (1 + nodes)
+    slope = np.asarray(kind.derivative(jnp.asarray(np.sinh(u))))
+    return float(np.sum(half * weights * slope**2 * np.cosh(u)))
+
+
+# ---------------------------------------------------------------------------- norm over units
+
+
+def _normalised_law(net: Architecture) -> GrowthLaw:
+    gain, bias_var = _gain(net), float(net.bias_var)  # type: ignore[arg-type]
+    square, slope = _unit_moments(net.activation)
+    added, passed = gain * square + bias_var, gain * slope
+    if not (added > 0 and gain > 0):
+        return _law((Growth.UNKNOWN, np.nan), (Growth.UNKNOWN, np.nan))
+    if net.block == "residual" and not str(net.norm).startswith("post"):
+        return _law((Growth.LINEAR, added), (Growth.POWER, passed / added))
+    skip = float(net.block == "residual")
+    rate = np.log((skip + passed) / (skip + added))
+    critical = _balanced(bias_var / _gain_of_weight(net), slope - square)
+    return _law((Growth.CONSTANT, 0.0), (Growth.EXPONENTIAL, rate), critical)
+
+
+def _balanced(bias: float, excess: float) -> tuple[float, CriticalStatus]:
+    """The σ_w² with σ_w² D = σ_w² S + bias, given D - S."""
+    if abs(excess) < 1e-14:  # relu: its own size and its slope's are one
+        return np.nan, CriticalStatus.NONE if bias else CriticalStatus.EVERY
+    if bias == 0 or excess < 0:
+        return np.nan, CriticalStatus.NONE
+    return bias / excess, CriticalStatus.STABLE
+
+
+@exact_float64
+def _unit_moments(kind: Activation) -> tuple[float, float]:
+    one = jnp.asarray(1.0)
+    return float(single.mean_square(kind, one)), float(single.slope_square(kind, one))
+
+
+# ---------------------------------------------------------------------------- batch norm
+
+
+def _batch_norm_law(net: Architecture, batch: int | None) -> GrowthLaw:
+    """Whatever the variances; with independent masks."""
+    square, apart, along = batch_norm_gains(net.activation, batch, _keep(net))
+    rate = along / apart
+    weight = _gain(net) * _keep(net)
+    if net.block == "residual":
+        added = weight * square + float(net.bias_var)  # type: ignore[arg-type]
+        return _law((Growth.LINEAR, added), (Growth.POWER, rate))
+    linear = abs(rate - 1) < 1e-14
+    critical = np.nan, CriticalStatus.EVERY if linear else CriticalStatus.NONE
+    return _law((Growth.CONSTANT, 0.0), (Growth.EXPONENTIAL, np.log(rate)), critical)

@@ -1,0 +1,123 @@
+"""Growth laws against the trajectories that they summarise."""
+
+import numpy as np
+import pytest
+
+from sigprop import theory
+from sigprop.architecture import Architecture
+from sigprop.theory import Growth
+
+DEPTH = 20_000
+
+
+def net(activation, weight_var=1.3, bias_var=0.1, depth=DEPTH, **block):
+    return Architecture(depth, 8, activation, weight_var, bias_var, **block)
+
+
+def measured_rates(architecture, kind):
+    """Slope of the last half of Σ ln χ in what ``kind`` grows along."""
+    path = theory.predict(architecture)
+    total = np.cumsum(np.log(path.chi))
+    layers = np.arange(1, total.size + 1)
+    ruler = {
+        Growth.EXPONENTIAL: layers,
+        Growth.SQUARE_ROOT: np.sqrt(layers),
+        Growth.POWER: np.log(layers),
+    }[kind]
+    late = slice(total.size // 2, None)
+    return np.polyfit(ruler[late], total[late], 1)[0], path
+
+
+CASES = [
+    ("relu", {"block": "residual"}, Growth.EXPONENTIAL, Growth.EXPONENTIAL),
+    ("gelu", {"block": "residual"}, Growth.EXPONENTIAL, Growth.EXPONENTIAL),
+    ("tanh", {"block": "residual"}, Growth.LINEAR, Growth.SQUARE_ROOT),
+    ("erf", {"block": "residual", "dropout": 0.2}, Growth.LINEAR, Growth.SQUARE_ROOT),
+    ("hard_tanh", {"block": "residual", "branch_scale": 0.5}, Growth.LINEAR, Growth.SQUARE_ROOT),
+    ("softsign", {"block": "residual"}, Growth.LINEAR, Growth.SQUARE_ROOT),
+    ("sigmoid", {"block": "residual"}, Growth.LINEAR, Growth.SQUARE_ROOT),
+    ("sin", {"block": "residual"}, Growth.LINEAR, Growth.EXPONENTIAL),
+    ("relu", {"block": "residual", "norm": "layer_norm"}, Growth.LINEAR, Growth.POWER),
+    ("tanh", {"block": "residual", "norm": "rms_norm"}, Growth.LINEAR, Growth.POWER),
+    ("gelu", {"norm": "layer_norm"}, Growth.CONSTANT, Growth.EXPONENTIAL),
+    ("erf", {"norm": "post_rms_norm"}, Growth.CONSTANT, Growth.EXPONENTIAL),
+    ("tanh", {"block": "residual", "norm": "post_layer_norm"}, Growth.CONSTANT, Growth.EXPONENTIAL),
+    ("relu", {"norm": "batch_norm"}, Growth.CONSTANT, Growth.EXPONENTIAL),
+    ("tanh", {"norm": "batch_norm", "dropout": 0.3}, Growth.CONSTANT, Growth.EXPONENTIAL),
+    ("relu", {"block": "residual", "norm": "batch_norm"}, Growth.LINEAR, Growth.POWER),
+    ("tanh", {}, Growth.CONSTANT, Growth.EXPONENTIAL),
+    ("gelu", {"dropout": 0.1}, Growth.CONSTANT, Growth.EXPONENTIAL),
+]
+
+
+@pytest.mark.parametrize(("activation", "block", "variance_kind", "kind"), CASES, ids=str)
+def test_a_law_is_what_its_trajectory_does(activation, block, variance_kind, kind):
+    # Exponential growth needs few layers; the slow laws approach their rates as 1/√l or slower.
+    fast = kind == Growth.EXPONENTIAL
+    # (softsign reaches its ends as 1/x, and so E[φ²] its limit as ln(l)/√l.)
+    slow = 16 * DEPTH if activation == "softsign" else DEPTH
+    architecture = net(activation, depth=400 if fast else slow, **block)
+    law = theory.growth_law(architecture)
+    assert (law.variance_kind, law.gradient_kind) == (variance_kind, kind)
+    rate, path = measured_rates(architecture, kind)
+    np.testing.assert_allclose(law.gradient_rate, rate, rtol=1e-5 if fast else 0.02, atol=1e-9)
+    grown = path.variance[-1] / path.variance[-2]
+    if variance_kind == Growth.EXPONENTIAL:
+        np.testing.assert_allclose(law.variance_rate, np.log(grown), rtol=1e-4)
+    if variance_kind == Growth.LINEAR:
+        step = path.variance[-1] - path.variance[-2]
+        np.testing.assert_allclose(law.variance_rate, step, rtol=0.02)
+    if variance_kind == Growth.CONSTANT:
+        np.testing.assert_allclose(grown, 1.0, rtol=1e-9)
+
+
+def test_relu_without_a_norm():
+    exploding = theory.growth_law(net("relu", 3.0, 0.0))
+    assert exploding.variance_kind == exploding.gradient_kind == Growth.EXPONENTIAL
+    np.testing.assert_allclose(exploding.variance_rate, np.log(1.5), rtol=1e-12)
+    biased = theory.growth_law(net("relu", 2.0, 0.1))
+    assert (biased.variance_kind, biased.variance_rate) == (Growth.LINEAR, 0.1)
+    assert abs(biased.gradient_rate) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("activation", "block"),
+    [
+        ("tanh", {}),
+        ("tanh", {"dropout": 0.3}),
+        ("tanh", {"norm": "layer_norm"}),
+        ("gelu", {"norm": "post_rms_norm", "dropout": 0.1}),
+        ("erf", {"norm": "post_layer_norm", "block": "residual", "branch_scale": 0.7}),
+    ],
+    ids=str,
+)
+def test_gradients_keep_their_size_at_the_critical_weight_variance(activation, block):
+    law = theory.growth_law(net(activation, **block))
+    assert law.critical_status == theory.CriticalStatus.STABLE
+    at = theory.growth_law(net(activation, law.critical_weight_var, **block))
+    assert abs(at.gradient_rate) < 1e-10
+
+
+def test_where_there_is_no_critical_weight_variance():
+    none, every = theory.CriticalStatus.NONE, theory.CriticalStatus.EVERY
+    found = lambda *a, **b: theory.growth_law(net(*a, **b)).critical_status  # noqa: E731
+    assert found("relu", 2.0, 0.0, norm="layer_norm") == every
+    assert found("relu", 2.0, 0.1, norm="layer_norm") == none
+    assert found("tanh", 2.0, 0.0, norm="layer_norm") == none  # always explodes
+    assert found("relu", norm="batch_norm") == none
+    assert found("linear", norm="batch_norm") == every
+    assert found("tanh", block="residual") == none
+
+
+def test_batches():
+    relu = net("relu", norm="batch_norm")
+    finite = theory.growth_law(relu, batch=64)
+    np.testing.assert_allclose(
+        np.exp(finite.gradient_rate), theory.batch_norm_rate("relu", batch=64), rtol=1e-12
+    )
+    assert np.isnan(theory.growth_law(relu, batch=3).gradient_rate)
+
+
+def test_a_grid_is_refused():
+    with pytest.raises(ValueError, match=r"architecture must be one network, got a grid of shape"):
+        theory.growth_law(net("relu", [1.0, 2.0]))
