@@ -1,9 +1,10 @@
 """Singular values of deep Jacobians: measured networks under free-probability predictions.
 
 Writes OUT/jacobian_spectrum.zarr, .png and .pdf (histograms of ln s under predicted densities, and
-how the top edge and the variance grow with depth), and OUT/deep_spectrum.png and .pdf (every
-singular value of a network of 1000 layers). The same command again re-plots; other settings refuse
-to overwrite. Each activation stands at its critical weight_var unless --weight-var says otherwise.
+how the top edge and the variance grow with depth), OUT/deep_spectrum.png and .pdf (every singular
+value of a network of 1000 layers), and OUT/conditioning_map.zarr, .png and .pdf (the spread of the
+spectrum over the phase diagram). The same command again re-plots; other settings refuse to
+overwrite. Each activation stands at its critical weight_var unless --weight-var says otherwise.
 
 Examples:
   python experiments/jacobian_spectrum.py
@@ -25,7 +26,17 @@ import xarray as xr
 from sigprop import plots, studies, sweeps
 
 PRESETS = {
-    "small": {"depth": 16, "width": 128, "seeds": 4, "bins": 24, "deep_width": 64},
+    "small": {
+        "depth": 16,
+        "width": 128,
+        "seeds": 4,
+        "bins": 24,
+        "deep_width": 64,
+        "map_depth": 8,
+        "map_width": 64,
+        "map_weight_var_points": 12,
+        "map_bias_var_points": 7,
+    },
     "default": {},
     "paper": {
         "activation": ("tanh", "relu", "hard_tanh", "erf"),
@@ -34,6 +45,9 @@ PRESETS = {
         "seeds": 16,
         "bins": 60,
         "deep_width": 256,
+        "map_width": 512,
+        "map_weight_var_points": 31,
+        "map_bias_var_points": 16,
     },
 }
 
@@ -77,6 +91,24 @@ class Config:
     deep_width: int = 128
     """Units a layer of the heat map, >= 2."""
 
+    map_depth: int = 16
+    """Square layers spanned in the map over (weight_var, bias_var), >= 1."""
+
+    map_width: int = 128
+    """Units a layer in the map, >= 4. Networks of half the width are measured too."""
+
+    map_weight_var: tuple[float, float] = (0.25, 4.0)
+    """First and last weight variance of the map, >= 0."""
+
+    map_weight_var_points: int = 16
+    """How many values from the first to the last."""
+
+    map_bias_var: tuple[float, float] = (0.0, 0.5)
+    """First and last bias variance of the map, >= 0."""
+
+    map_bias_var_points: int = 11
+    """How many values from the first to the last."""
+
     inputs: Path | None = None
     """A .npy of inputs, shape (2, entries) or (pairs, 2, entries), the first of each pair is used;
     digit images if not given."""
@@ -108,24 +140,49 @@ class Config:
             "bias_var": [self.bias_var],
         }
 
+    def map_study(self) -> studies.ConditioningMap:
+        """The question over the plane, checked."""
+        return studies.ConditioningMap(
+            depth=self.map_depth,
+            width=self.map_width,
+            seeds=self.seeds,
+            seed=self.seed,
+            input_file=self.inputs,
+            input_second_moment=self.input_second_moment,
+        )
+
+    def map_grid(self) -> dict[str, Sequence | np.ndarray]:
+        """Where to ask it."""
+        weight_var = self.map_weight_var, self.map_weight_var_points
+        bias_var = self.map_bias_var, self.map_bias_var_points
+        return {
+            "activation": self.activation,
+            "initialiser": self.initialiser,
+            "weight_var": command_line.spaced("map_weight_var", *weight_var),
+            "bias_var": command_line.spaced("map_bias_var", *bias_var),
+        }
+
 
 def main() -> None:
     """Predict, measure, store, draw, and say the few numbers that answer the question."""
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
-    store = config.out / "jacobian_spectrum.zarr"
-    ds = sweeps.run(config.study(), config.grid(), store=store)
-    paths = [store]
-    for name, draw in {
-        "jacobian_spectrum": plots.spectrum_figure,
-        "deep_spectrum": plots.log_spectra_figure,
-    }.items():
+    stores = [config.out / f"{name}.zarr" for name in ("jacobian_spectrum", "conditioning_map")]
+    questions = (config.study(), config.grid()), (config.map_study(), config.map_grid())
+    spectra, plane = (sweeps.run(*ask, store=store) for ask, store in zip(questions, stores))
+    paths = stores
+    for name, draw, ds in (
+        ("jacobian_spectrum", plots.spectrum_figure, spectra),
+        ("deep_spectrum", plots.log_spectra_figure, spectra),
+        ("conditioning_map", plots.conditioning_map, plane),
+    ):
         figure = draw(ds)
         paths += command_line.save_figure(figure, config.out / name)
         plt.close(figure)
-    for line in [*summary(ds), "", *(f"wrote {path}" for path in paths)]:
+    for line in [*summary(spectra), agreement(plane), "", *(f"wrote {path}" for path in paths)]:
         print(line)
-    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+    computing = spectra.attrs["wall_seconds"] + plane.attrs["wall_seconds"]
+    print(f"took {time.perf_counter() - begin:.0f} s ({computing:.0f} s computing)")
 
 
 def summary(ds: xr.Dataset) -> list[str]:
@@ -141,6 +198,17 @@ def summary(ds: xr.Dataset) -> list[str]:
                 f"Var/mean² of s² {_compared(network, 'relative_variance')}"
             )
     return lines
+
+
+def agreement(plane: xr.Dataset) -> str:
+    """How far measured and predicted spread are apart over the map."""
+    raw, corrected = (
+        float(abs(plane[f"disagreement_{kind}"]).median()) for kind in ("raw", "corrected")
+    )
+    return (
+        f"over the map of {plane.attrs['depth']} layers: median |measured - predicted| spread "
+        f"{corrected:.2f} standard errors ({raw:.2f} before the finite-width correction)"
+    )
 
 
 def _compared(network: xr.Dataset, name: str) -> str:

@@ -1,5 +1,6 @@
 """Dataset in, axes or figure out. No computation and no physics."""
 
+from sigprop.plots.conditioning_map import conditioning_map, conditioning_panel
 from sigprop.plots.depth_profile import depth_profile
 from sigprop.plots.log_spectra import log_spectra, log_spectra_figure
 from sigprop.plots.phase_diagram import phase_diagram, phase_diagram_figure
@@ -7,6 +8,8 @@ from sigprop.plots.spectrum import spectrum, spectrum_figure, spectrum_growth
 from sigprop.plots.stability_map import stability_map, stability_panel
 
 __all__ = [
+    "conditioning_map",
+    "conditioning_panel",
     "depth_profile",
     "log_spectra",
     "log_spectra_figure",

@@ -1,11 +1,13 @@
 """Questions where theory meets measurement; each is handed to a sweep."""
 
+from sigprop.studies.conditioning_map import ConditioningMap
 from sigprop.studies.growth import Growth, growth_class
 from sigprop.studies.inputs import digit_pairs, load_pairs, with_moments
 from sigprop.studies.jacobian_spectrum import JacobianSpectrum
 from sigprop.studies.phase_diagram import PhaseDiagram
 
 __all__ = [
+    "ConditioningMap",
     "Growth",
     "JacobianSpectrum",
     "PhaseDiagram",

@@ -1,14 +1,16 @@
 """What free probability says of a network's Jacobian, layer by layer along its trajectory."""
 
-from dataclasses import dataclass, replace
+import functools
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from sigprop import theory
+from sigprop import activations, gaussian, theory
+from sigprop.activations import Activation
 from sigprop.theory.jacobian_spectrum import JacobianSpectrum
 
-__all__ = ["SpectrumPrediction", "merged"]
+__all__ = ["SpectrumPrediction", "merged", "moments_along"]
 
 _LEAST, _MOST = 1e-30, 1e30  # beyond, every activation is straight: the slopes' law does not change
 _SAME = 1e-10  # variances closer than this are one
@@ -43,12 +45,11 @@ class SpectrumPrediction:
         )
 
     def moments(self) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, " layers"]]:
-        """Log E[λ] and Var[λ]/E[λ]² over the first 1, 2, ... layers: both are sums over layers."""
-        distinct, where = np.unique(merged(self.variances, _SAME), return_inverse=True)
-        laws = [replace(self, variances=distinct[i : i + 1]).law(1) for i in range(len(distinct))]
-        log_mean = np.log([law.mean for law in laws])
-        relative = np.asarray([law.variance_of_squares / law.mean**2 for law in laws])
-        return np.cumsum(log_mean[where]), np.cumsum(relative[where])
+        """Log E[λ] and Var[λ]/E[λ]² over the first 1, 2, ... layers."""
+        chi = np.asarray(theory.chi(self.activation, self.variances, weight_var=self.weight_var))
+        return moments_along(
+            self.activation, chi, self.variances, np.asarray(self.weight_var), self.ensemble
+        )
 
     def log_largest(self, depth: int) -> float:
         """Log s at the top edge over the first ``depth`` layers."""
@@ -75,6 +76,39 @@ class SpectrumPrediction:
         """Density of ln s, atoms left out: 2 λ ρ(λ)."""
         squares = np.exp(2 * log_singular_values)
         return 2 * squares * self.law(depth, _NEAR).density(squares)
+
+
+def moments_along(
+    activation: str,
+    chi: Float[np.ndarray, "*cells layers"],
+    variances: Float[np.ndarray, "*cells layers"],
+    weight_var: Float[np.ndarray, "..."],
+    ensemble: str,
+) -> tuple[Float[np.ndarray, "*cells layers"], Float[np.ndarray, "*cells layers"]]:
+    """Log E[λ] and Var[λ]/E[λ]² over the first 1, 2, ... layers, of many networks at once.
+
+    Both are sums over layers: of ln χ^l, and of σ_w⁴ E[φ'⁴]/χ² - 1 + g, g = 1 for Gaussian and 0
+    for orthogonal weights (Pennington, Schoenholz and Ganguli 2017, eq. 22).
+
+    Parameters
+    ----------
+    chi, variances
+        χ^l and q^l of every layer.
+    weight_var
+        σ_w², to broadcast with them.
+    """
+    inside = np.clip(variances, _LEAST, _MOST)
+    fourth = np.asarray(gaussian.expectation(_fourth_power_of_slope(activation), inside))
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing comes through: nan
+        relative = weight_var**2 * fourth / chi**2 - 1 + (ensemble == "gaussian")
+        return np.cumsum(np.log(chi), axis=-1), np.cumsum(relative, axis=-1)
+
+
+@functools.lru_cache(maxsize=64)
+def _fourth_power_of_slope(activation: str) -> Activation:
+    kind = activations.get(activation)
+    name = f"fourth power of the slope of {kind.name}"
+    return Activation(lambda x: kind.derivative(x) ** 4, name=name, kinks=kind.kinks)
 
 
 def merged(variances: Float[np.ndarray, " layers"], within: float) -> Float[np.ndarray, " layers"]:

@@ -26,7 +26,15 @@ from sigprop.jacobian import hidden_layers, layer_jacobians, one_blas_thread
 from sigprop.networks import MLP
 from sigprop.studies import inputs
 
-__all__ = ["SquareNetwork", "content_of", "factors_of", "images", "start_variance"]
+__all__ = [
+    "SquareNetwork",
+    "content_of",
+    "distribution_of",
+    "ensemble_of",
+    "factors_of",
+    "images",
+    "start_variance",
+]
 
 Cells = Float[np.ndarray, "*cells"]
 
@@ -74,6 +82,30 @@ def start_variance(
     return np.where(kept, fixed.variance, start)
 
 
+def distribution_of(initialiser: str) -> str:
+    """What the weights are drawn from; a recipe lends its distribution.
+
+    Examples
+    --------
+    >>> distribution_of("he"), distribution_of("xavier")
+    ('gaussian', 'uniform')
+    """
+    return Architecture(
+        depth=1, width=1, activation="linear", weight_var=1.0, bias_var=0.0, initialiser=initialiser
+    ).distribution
+
+
+def ensemble_of(initialiser: str) -> str:
+    """What theory calls the weights: independent entries count as gaussian.
+
+    Examples
+    --------
+    >>> ensemble_of("he"), ensemble_of("uniform"), ensemble_of("orthogonal")
+    ('gaussian', 'gaussian', 'orthogonal')
+    """
+    return "orthogonal" if distribution_of(initialiser) == "orthogonal" else "gaussian"
+
+
 @dataclass(frozen=True)
 class SquareNetwork:
     """What one measured network is made of: ``layers`` square ones after the first.
@@ -95,7 +127,7 @@ class SquareNetwork:
     @property
     def ensemble(self) -> str:
         """What theory calls the weights: independent entries count as gaussian."""
-        return "orthogonal" if self.architecture.distribution == "orthogonal" else "gaussian"
+        return ensemble_of(self.initialiser)
 
     @property
     def architecture(self) -> Architecture:

@@ -8,8 +8,23 @@ import xarray as xr
 from tests.experiments.test_scripts import contents, run
 
 TINY = ["--activation", "relu", "--initialiser", "gaussian", "--depth", "4", "--width", "8"]
-TINY += ["--seeds", "2", "--bins", "4", "--deep-depth", "6", "--deep-width", "4", "--out", "out"]
-FILES = [f"{name}.{suffix}" for name in ("deep_spectrum",) for suffix in ("pdf", "png")]
+TINY += ["--map-depth", "2", "--map-width", "8", "--map-weight-var-points", "3"]
+TINY += [
+    "--map-bias-var-points",
+    "2",
+    "--seeds",
+    "2",
+    "--bins",
+    "4",
+    "--deep-depth",
+    "6",
+    "--deep-width",
+    "4",
+    "--out",
+    "out",
+]
+FILES = [f"conditioning_map.{suffix}" for suffix in ("pdf", "png", "zarr")]
+FILES += [f"deep_spectrum.{suffix}" for suffix in ("pdf", "png")]
 FILES += [f"jacobian_spectrum.{suffix}" for suffix in ("pdf", "png", "zarr")]
 
 
@@ -30,6 +45,8 @@ def test_writes_dataset_and_figures(finished):
     with xr.open_zarr(folder / "out" / "jacobian_spectrum.zarr") as ds:
         assert ds["weight_var"].sel(activation="relu").values.tolist() == [2.0]
         assert ds["density_theory"].dims[-1] == "point"
+    with xr.open_zarr(folder / "out" / "conditioning_map.zarr") as ds:
+        assert dict(ds.sizes)["weight_var"] == 3
 
 
 def test_prints_the_numbers_that_answer(finished):

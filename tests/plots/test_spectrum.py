@@ -127,3 +127,21 @@ def test_bad_input(ds):
     two = xr.concat([ds, ds.assign_coords(bias_var=[0.1])], "bias_var")
     with pytest.raises(ValueError, match=r"ds must hold one bias_var .*0\.05, 0\.1"):
         plots.spectrum(two.sel(activation="relu", initialiser="gaussian"))
+
+
+def test_conditioning_map_has_four_panels_a_network(make_dataset):
+    ds = make_dataset(initialisers=("gaussian", "orthogonal"))
+    spread = ds["chi_1_theory"]
+    ds["relative_variance_theory"] = spread.expand_dims(initialiser=ds["initialiser"]) + 0.1
+    ds["relative_variance_measured"] = ds["relative_variance_theory"] * 1.1
+    ds["log_mean_square_theory"] = np.log(ds["relative_variance_theory"])
+    figure = plots.conditioning_map(ds)
+    figure.canvas.draw()
+    titles = [ax.get_title("left") for ax in figure.axes]
+    assert sum("measured spread" in title for title in titles) == 2
+    one = ds.sel(activation="tanh", initialiser="gaussian")
+    ax = plots.conditioning_panel(one, quantity="relative_variance_theory")
+    shown = np.asarray(ax.collections[0].get_array()).reshape(11, 16)
+    np.testing.assert_allclose(shown, one["relative_variance_theory"].T)
+    with pytest.raises(ValueError, match="quantity must be one of growth_theory"):
+        plots.conditioning_panel(one, quantity="spread")
