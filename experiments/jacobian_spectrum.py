@@ -27,6 +27,7 @@ from sigprop import plots, studies, sweeps
 
 PRESETS = {
     "small": {
+        "activation": ("tanh",),
         "depth": 16,
         "width": 128,
         "seeds": 4,
