@@ -15,6 +15,7 @@ __all__ = [
     "check_known",
     "check_non_negative",
     "check_one_of",
+    "check_positive",
     "check_whole_number",
 ]
 
@@ -105,6 +106,21 @@ def check_non_negative(name: str, value: object) -> None:
     array = _concrete(name, value)
     if array is not None:
         _raise_at_first(name, "finite and >= 0", array, ~(np.isfinite(array) & (array >= 0)))
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise unless every entry is a finite number > 0; a value being traced is let through.
+
+    Examples
+    --------
+    >>> check_positive("learning_rate", 0.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: learning_rate must be finite and > 0, got 0.0
+    """
+    array = _concrete(name, value)
+    if array is not None:
+        _raise_at_first(name, "finite and > 0", array, ~(np.isfinite(array) & (array > 0)))
 
 
 def check_finite(name: str, value: object) -> None:
