@@ -48,8 +48,8 @@ def parabola(largest: int = 1000) -> Data:
 
     Examples
     --------
-    >>> parabola().targets.max()
-    np.float32(1000000.0)
+    >>> float(parabola().targets.max())
+    1000000.0
     """
     x = np.arange(1.0, check_whole_number("largest", largest) + 1)
     return regression(x, x**2)
