@@ -15,17 +15,12 @@ from sigprop import activations, architecture, theory
 from sigprop._checks import check_non_negative, check_one_of, check_whole_number
 from sigprop.jacobian import one_blas_thread
 from sigprop.networks.initialisers import unit_bias, unit_weight
+from sigprop.studies import conditioning_map_outputs as outputs
 from sigprop.studies import finite_width, prediction, spectrum_statistics, square_jacobians
 from sigprop.studies.spectrum_prediction import moments_along
-from sigprop.studies.variables import Variable, flags, quantity
+from sigprop.studies.variables import Variable
 
 __all__ = ["ConditioningMap"]
-
-_STATISTICS = {
-    "log_mean_square": "ln of the mean squared singular value",
-    "relative_variance": "variance of the squared singular values over their squared mean",
-    "log_largest": "ln of the largest singular value",
-}
 
 
 @dataclass(frozen=True)
@@ -103,33 +98,12 @@ class ConditioningMap:
     @property
     def axis_attrs(self) -> dict[str, dict[str, str]]:
         """What the axes mean."""
-        return {
-            "activation": {"long_name": "activation"},
-            "initialiser": {"long_name": "distribution of the weights"},
-            "weight_var": {"long_name": "weight variance times fan-in", "units": "1"},
-            "bias_var": {"long_name": "bias variance", "units": "1"},
-            "branch": {"long_name": "critical points at one bias_var, by weight_var"},
-        }
+        return outputs.AXES
 
     @property
     def variables(self) -> dict[str, Variable]:
         """Every output."""
-        plane = ("activation", "weight_var", "bias_var")
-        line = ("activation", "bias_var")
-        branches = {
-            "long_name": "whether a network stays at the critical point",
-            "flag_values": [-1, 0, 1],
-            "flag_meanings": "no_such_point unstable stable",
-        }
-        found = {
-            "chi_1_theory": quantity(plane, "mean squared singular value of one layer at q*"),
-            "variance_status_theory": flags(
-                plane, "where the variance goes", theory.VarianceStatus
-            ),
-            "critical_point_weight_var_theory": quantity(line, "critical weight_var", "branch"),
-            "critical_point_stable_theory": Variable(line, ("branch",), "int8", branches),
-        }
-        return found | _spread_variables((*self.static_axes, *self.traced_axes))
+        return outputs.variables()
 
     def check(self, grid: Mapping[str, Any]) -> None:
         """Raise ValueError for names or variances that no network can have."""
@@ -237,30 +211,7 @@ class ConditioningMap:
             with np.errstate(divide="ignore"):
                 logs.append(np.log(singular) + np.asarray(log_scale, np.float64)[:, None])
         found = spectrum_statistics.statistics(np.stack(logs, axis=1))
-        return spectrum_statistics.over_seeds({name: found[name] for name in _STATISTICS})
-
-
-def _spread_variables(everywhere) -> dict[str, Variable]:
-    cell = functools.partial(quantity, everywhere)
-    spread = _STATISTICS["relative_variance"]
-    found = {
-        f"{name}_theory": cell(f"{_STATISTICS[name]}, infinite width")
-        for name in ("log_mean_square", "relative_variance")
-    }
-    for name, text in _STATISTICS.items():
-        found[f"{name}_measured"] = cell(f"{text}, mean over seeds")
-        found[f"{name}_stderr"] = cell(f"standard error over seeds of {name}_measured")
-    return found | {
-        "relative_variance_half_width_measured": cell(f"{spread}, at half the width"),
-        "relative_variance_half_width_stderr": cell("its standard error over seeds"),
-        "relative_variance_infinite_width_measured": cell(f"{spread}, from two widths"),
-        "relative_variance_infinite_width_stderr": cell("its standard error"),
-        "disagreement_raw": cell("measured less predicted spread", units="standard errors"),
-        "disagreement_corrected": cell(
-            "measured spread extrapolated to infinite width less predicted spread",
-            units="standard errors",
-        ),
-    }
+        return spectrum_statistics.over_seeds({name: found[name] for name in outputs.STATISTICS})
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -1,0 +1,73 @@
+"""Every output of the conditioning map: its axes, its name in words, its unit or codes."""
+
+import functools
+
+from sigprop import theory
+from sigprop.studies.variables import Variable, flags, quantity
+
+__all__ = ["AXES", "STATISTICS", "variables"]
+
+_ANY_NETWORK = ("activation", "weight_var", "bias_var")
+_EVERYWHERE = ("activation", "initialiser", "weight_var", "bias_var")
+
+AXES = {
+    "activation": {"long_name": "activation"},
+    "initialiser": {"long_name": "distribution of the weights"},
+    "weight_var": {"long_name": "weight variance times fan-in", "units": "1"},
+    "bias_var": {"long_name": "bias variance", "units": "1"},
+    "branch": {"long_name": "critical points at one bias_var, by weight_var"},
+}
+"""What the dimensions mean."""
+
+STATISTICS = {
+    "log_mean_square": "ln of the mean squared singular value",
+    "relative_variance": "variance of the squared singular values over their squared mean",
+    "log_largest": "ln of the largest singular value",
+}
+"""What is measured of every spectrum."""
+
+
+def variables() -> dict[str, Variable]:
+    """All of them, by name."""
+    return _plane_variables() | _spread_variables()
+
+
+def _plane_variables() -> dict[str, Variable]:
+    """Where the phase diagram's lines are."""
+    line = ("activation", "bias_var")
+    branches = {
+        "long_name": "whether a network stays at the critical point",
+        "flag_values": [-1, 0, 1],
+        "flag_meanings": "no_such_point unstable stable",
+    }
+    return {
+        "chi_1_theory": quantity(_ANY_NETWORK, "mean squared singular value of one layer at q*"),
+        "variance_status_theory": flags(
+            _ANY_NETWORK, "where the variance goes", theory.VarianceStatus
+        ),
+        "critical_point_weight_var_theory": quantity(line, "critical weight_var", "branch"),
+        "critical_point_stable_theory": Variable(line, ("branch",), "int8", branches),
+    }
+
+
+def _spread_variables() -> dict[str, Variable]:
+    cell = functools.partial(quantity, _EVERYWHERE)
+    spread = STATISTICS["relative_variance"]
+    found = {
+        f"{name}_theory": cell(f"{STATISTICS[name]}, infinite width")
+        for name in ("log_mean_square", "relative_variance")
+    }
+    for name, text in STATISTICS.items():
+        found[f"{name}_measured"] = cell(f"{text}, mean over seeds")
+        found[f"{name}_stderr"] = cell(f"standard error over seeds of {name}_measured")
+    return found | {
+        "relative_variance_half_width_measured": cell(f"{spread}, at half the width"),
+        "relative_variance_half_width_stderr": cell("its standard error over seeds"),
+        "relative_variance_infinite_width_measured": cell(f"{spread}, from two widths"),
+        "relative_variance_infinite_width_stderr": cell("its standard error"),
+        "disagreement_raw": cell("measured less predicted spread", units="standard errors"),
+        "disagreement_corrected": cell(
+            "measured spread extrapolated to infinite width less predicted spread",
+            units="standard errors",
+        ),
+    }
