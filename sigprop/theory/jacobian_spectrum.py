@@ -207,18 +207,16 @@ class JacobianSpectrum:
         low, high = self.log_bulk_edges
         inside = (log_squares > low) & (log_squares < high)
         density = np.zeros(log_squares.shape)
-        density[inside] = self._density_inside(log_squares[inside])
+        density[inside] = self._density_inside(self.equation, log_squares[inside])
         return density
 
-    def _density_inside(self, log_squares: np.ndarray) -> np.ndarray:
-        equation = self.equation
-        assert equation is not None
+    def _density_inside(self, equation: SpectralEquation, log_squares: np.ndarray) -> np.ndarray:
         if self.depth == 1 and equation.exponent == 0:
             return equation.laws[0].density_of_log(np.exp(log_squares - equation.log_gain))
         # Below this angle z is nearer to the axis than any feature of the spectrum is wide.
         finest = float(np.clip(1e-3 * np.sqrt(self.relative_variance), 1e-12, 1e-3))
         roots, found = equation.roots_on_axis(log_squares, finest)
-        return np.where(found, np.maximum(-roots.y.imag, 0.0) / np.pi, np.nan)
+        return np.where(found, np.maximum(-np.imag(roots.y), 0.0) / np.pi, np.nan)
 
 
 # ---------------------------------------------------------------------------- from an activation

@@ -1,7 +1,7 @@
 """M(ζ) = E[d/(ζ - d)] for ζ close to values that d takes, where quadrature alone fails.
 
-On a panel of z the integrand has a pole at every root t₀ of d(t₀) = φ'(t₀)² = ζ. Its share is integrated in
-closed form instead of by the rule: with residue R,
+On a panel of z the integrand has a pole at every root t₀ of d = φ'(t₀)² = ζ. Its share is
+integrated in closed form instead of by the rule: with residue R,
 
     ∫ R/(t - t₀) dt - Σ_j w_j R/(t_j - t₀) = R [log((1 - t₀)/(-1 - t₀)) - Σ_j w_j/(t_j - t₀)],
 
@@ -83,7 +83,12 @@ class NearValues:
         target = np.sqrt(zeta[which])[:, None] * np.asarray([1.0, 1.0, -1.0, -1.0])
         seeds = np.concatenate([self._seeds(panel, target[:, k]) for k in (0, 2)], axis=1)
         pair, branch = np.nonzero(_ellipse(seeds) < 2 * _FAR)
-        which, panel, root, target = which[pair], panel[pair], seeds[pair, branch], target[pair, branch]
+        which, panel, root, target = (
+            which[pair],
+            panel[pair],
+            seeds[pair, branch],
+            target[pair, branch],
+        )
         value, first = (s[:, panel] for s in self.series[:2])
         error = np.full(root.shape, np.inf)
         for _ in range(12):
@@ -127,7 +132,7 @@ def _missed(root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _on_side_of(root: np.ndarray, zeta: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """A root on the real axis belongs to the side from which ζ comes; rounding may lose it."""
-    wrong = (np.imag(root) * np.imag(zeta) * np.real(slope) < 0) & (np.abs(root.imag) < 1e-12)
+    wrong = (np.imag(root) * np.imag(zeta) * np.real(slope) < 0) & (np.abs(np.imag(root)) < 1e-12)
     return np.where(wrong, np.conj(root), root)
 
 

@@ -111,7 +111,9 @@ class SlopeLaw:
         excess = values / self.mean - 1
         atoms = [(value / self.mean - 1, mass) for value, mass in self.atoms]
         return [
-            1.0 if j == 0 else float((share * excess**j).sum() + self.lost * (-1) ** j)
+            1.0
+            if j == 0
+            else float((share * excess**j).sum() + self.lost * (-1) ** j)
             + math.fsum(mass * value**j for value, mass in atoms)
             for j in range(order + 1)
         ]
@@ -133,8 +135,8 @@ class SlopeLaw:
     def _by_rule(self, zeta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # In real arithmetic, with 1/(a + ib) = (a - ib)/(a² + b²): ten times faster.
         values, _ = self._positive
-        b = zeta.imag
-        a = zeta.real[:, None] - values
+        b = np.imag(zeta)
+        a = np.real(zeta)[:, None] - values
         share = 1 / (a * a + (b * b)[:, None])
         tilted = a * share
         above, below = (tilted @ self._columns - 1j * b[:, None] * (share @ self._columns)).T
@@ -152,9 +154,9 @@ class SlopeLaw:
         return NearValues.of_panels(self.slopes, self.edges, self.copies)
 
     def density_of_log(self, values: np.ndarray) -> np.ndarray:
-        """d times the density of d outside the atoms: -Im M/π on the upper side of the axis."""
+        """Density of log d outside the atoms: -Im M/π on the upper side of the axis."""
         smooth = replace(self, atoms=())
-        return -smooth.transform(values * (1 + 1e-14j))[0].imag / np.pi
+        return -np.imag(smooth.transform(values * (1 + 1e-14j))[0]) / np.pi
 
     def inverted(self) -> "SlopeLaw":
         """The law of 1/d, for d > 0."""
@@ -167,6 +169,7 @@ class SlopeLaw:
 
     def inverse_in_gap(self, y: np.ndarray, low: float, high: float) -> np.ndarray:
         """The ζ with M(ζ) = y in (low, high), free of d > 0, where M falls, by bisection."""
+
         def between(share: np.ndarray) -> np.ndarray:
             zeta = low + (high - low) * special.expit(share)
             return np.clip(zeta, np.nextafter(low, high), np.nextafter(high, low))
@@ -174,16 +177,17 @@ class SlopeLaw:
         left, right = np.full(y.shape, -80.0), np.full(y.shape, 80.0)
         for _ in range(90):
             middle = (left + right) / 2
-            early = self.transform(between(middle) + 0j)[0].real > y
+            early = np.real(self.transform(between(middle) + 0j)[0]) > y
             left, right = np.where(early, middle, left), np.where(early, right, middle)
         return between((left + right) / 2)
 
     def inverse_above(self, y: np.ndarray) -> np.ndarray:
-        """The ζ >= largest with M(ζ) = y, for y > 0; the largest where M never gets to y.
+        """The ζ above the largest d with M(ζ) = y, for y > 0; the largest where M never gets to y.
 
-        1/M is concave and increasing, so Newton's method rises to the root from below.
+        1/M is concave and increasing, so Newton's method rises to the root from below. It starts
+        off the largest d by what M can be told from infinity.
         """
-        lowest = self.largest * (1 + 4e-16)
+        lowest = self.largest * (1 + 1e-12)
         zeta = np.maximum(self.mean * (1 + 1 / y), lowest)
         for _ in range(200):
             value, _, slope = (np.real(part) for part in self.transform(zeta + 0j))

@@ -6,6 +6,7 @@ pieces on which d is constant: those are atoms of the law.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ def slope_panels(activation: Activation, radius: float) -> SlopePanels:
     kinks = [k for k in activation.kinks if abs(k) < radius]
     bounds = [-np.inf, *kinks, np.inf]
     edges, flat, extremes = [np.zeros((0, 2))], [], []
-    for low, high in zip(bounds[:-1], bounds[1:]):
+    for low, high in itertools.pairwise(bounds):
         panels, slopes = _resolved_panels(activation, max(low, -radius), min(high, radius))
         squares = slopes**2
         if np.ptp(squares) <= 4e-16 * squares.max():

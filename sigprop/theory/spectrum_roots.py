@@ -83,7 +83,7 @@ class SpectralEquation:
             current = start.at(left)
             for angle in (np.pi, *angles, 0.0):
                 current, good = self._newton(log_squares[left] + 1j * angle, current)
-            good &= np.all(current.omega.imag > -1e-9, axis=0) & (current.y.imag < 1e-9)
+            good &= np.all(np.imag(current.omega) > -1e-9, axis=0) & (np.imag(current.y) < 1e-9)
             roots.v[left], roots.omega[:, left] = current.v, current.omega
             found[left] = good
         return roots, found
@@ -137,7 +137,9 @@ class SpectralEquation:
         ends = min(600.0, np.abs(log_squares - self.log_mean).max(initial=0.0) + 60)
         grid = np.sinh(np.linspace(-1, 1, 1001) * np.arcsinh(ends))
         log_r = np.stack([grid + np.log(law.mean) for law in self.laws])
-        ratio = np.stack([_log_ratio(law, r + 1j * np.pi)[0].real for law, r in zip(self.laws, log_r)])
+        ratio = np.stack(
+            [np.real(_log_ratio(w, r + 1j * np.pi)[0]) for w, r in zip(self.laws, log_r)]
+        )
         blocking = int(np.argmax([law.mass_at_zero for law in self.laws]))
         u = ratio[blocking]
         omega = np.stack([_inverted(u, own, r) for own, r in zip(ratio, log_r)])
@@ -154,7 +156,7 @@ class SpectralEquation:
 
     @functools.cached_property
     def log_mean(self) -> float:
-        """log E[λ] = Σ_l log(σ_w² E[d_l])."""
+        """Logarithm of E[λ]: Σ_l log(σ_w² E[d_l])."""
         with np.errstate(divide="ignore"):
             gains = [
                 n * (self.log_gain + np.log(law.mean)) for law, n in zip(self.laws, self.counts)
@@ -163,7 +165,7 @@ class SpectralEquation:
 
 
 def _log_ratio(law: SlopeLaw, omega: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log M/(1 + M) at ζ = e^ω, Im ζ >= 0, and its derivative by ω."""
+    """Logarithm of M/(1 + M) at ζ = e^ω, Im ζ >= 0, and its derivative by ω."""
     zeta = np.exp(omega)
     below, above, slope = law.transform(zeta)
     return _log_lower(below) - _log_lower(above), zeta * slope / (below * above)
@@ -179,5 +181,5 @@ def _log_upper(w: np.ndarray) -> np.ndarray:
 
 
 def _inverted(u: np.ndarray, ratio: np.ndarray, log_r: np.ndarray) -> np.ndarray:
-    """log r at which a falling table of ``ratio`` takes the values ``u``."""
+    """Where in log r a falling table of ``ratio`` takes the values ``u``."""
     return np.interp(-u, -ratio, log_r)

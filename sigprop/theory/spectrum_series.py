@@ -20,7 +20,7 @@ _DIGITS = 60
 def relative_moment(
     layers: Iterable[tuple[SlopeLaw, int]], exponent: int, order: int
 ) -> mpmath.mpf:
-    """E[λ^order]/E[λ]^order for layers (law, count); exponent 1: Gaussian, 0: orthogonal weights."""
+    """E[λ^order]/E[λ]^order for layers (law, count); exponent 1 is Gaussian, 0 orthogonal."""
     with mpmath.workdps(_DIGITS):
         layers = list(layers)
         depth = sum(count for _, count in layers)

@@ -64,8 +64,10 @@ def log_top(equation: SpectralEquation) -> float:
     if equation.exponent == 0 and sum(equation.counts) == 1:
         return float(highest)
     # As far as y gets before ζ meets the largest d.
-    near_top = [law.transform(np.asarray([law.largest * (1 + 1e-14) + 0j]))[0].real
-                for law in equation.laws]
+    near_top = [
+        np.real(law.transform(np.asarray([law.largest * (1 + 1e-12) + 0j]))[0])
+        for law in equation.laws
+    ]
     last = float(np.min(near_top))
 
     def path(s: np.ndarray):
@@ -142,7 +144,7 @@ Path = Callable[[np.ndarray], tuple[np.ndarray, list[np.ndarray]]]
 def _first_turn(
     equation: SpectralEquation, path: Path, grid: np.ndarray, sign: int
 ) -> float | None:
-    """log z where d log z/d log|y| first ceases to have the ``sign``, along a path s -> (y, ζ_l)."""
+    """Value of log z where its slope by log|y| first loses its ``sign`` along s -> (y, ζ_l)."""
 
     def slope(s: np.ndarray) -> np.ndarray:
         return sign * _real_value(equation, *path(s))[1]
@@ -164,7 +166,7 @@ def _real_value(
     value = above - np.log(np.abs(y))
     slope = -1 / (1 + y)
     for law, count, at in zip(equation.laws, equation.counts, zeta):
-        bend = y / (at * law.transform(at + 0j)[2].real)
+        bend = y / (at * np.real(law.transform(at + 0j)[2]))
         value = value + count * (
             equation.log_gain + (equation.exponent - 1) * above + np.log(np.abs(y * at))
         )
