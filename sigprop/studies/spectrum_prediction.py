@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from sigprop import activations, gaussian, theory
 from sigprop.activations import Activation
-from sigprop.theory.jacobian_spectrum import JacobianSpectrum
+from sigprop.theory.spectrum_law import JacobianSpectrum
 
 __all__ = ["SpectrumPrediction", "merged", "moments_along"]
 

@@ -5,7 +5,6 @@ from sigprop.theory.batch_norm import batch_norm_rate
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
 from sigprop.theory.equilibrium import FixedPoint, fixed_point
 from sigprop.theory.growth_laws import Growth, GrowthLaw, growth_law
-from sigprop.theory.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 from sigprop.theory.lyapunov import lyapunov_exponents
 from sigprop.theory.maps import (
     chi,
@@ -15,6 +14,7 @@ from sigprop.theory.maps import (
     variance_map,
     variance_slope,
 )
+from sigprop.theory.spectrum_law import JacobianSpectrum, jacobian_spectrum
 from sigprop.theory.statuses import (
     CorrelationStatus,
     CriticalStatus,
