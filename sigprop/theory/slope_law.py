@@ -26,7 +26,7 @@ from sigprop.theory.slope_panels import (
 
 __all__ = ["SlopeLaw", "limit_law", "slope_law"]
 
-_REACH = 9.5  # standard deviations; 2e-21 of the mass lies beyond
+_REACH = 9.5  # standard deviations; the 2e-21 of the mass beyond does not count
 _CUTS = np.asarray([0.7, 1.4, 2.1, 2.8, 3.6, 4.4, 5.4, 6.4, 7.8, _REACH])
 _FLOOR = 1e-24  # d below this share of the largest is the rounding error of φ', and counts as 0
 _CHUNK = 30_000  # entries of one ζ-by-node array
@@ -45,7 +45,7 @@ class SlopeLaw:
     edges, copies
         The panels, (panels, 2), in standard deviations, and how many mirror images each stands for.
     extent
-        Infimum and supremum of d outside the atoms; nan where there is nothing.
+        Least and largest d outside the atoms, within reach; nan where there is nothing.
     lost
         Mass at values too small to tell from 0.
     """
@@ -209,6 +209,7 @@ def slope_law(activation: Activation, variance: float) -> SlopeLaw:
     largest = max([sizes.max(initial=0.0) ** 2, *(value for *_, value in panels.flat)])
     small = sizes**2 <= _FLOOR * largest
     weights = np.diff(edges, axis=1) / 2 * legendre()[1] * _normal(panel_nodes(edges))
+    extent = _extent(activation, edges * deviation, panels.turns, slopes, bool(small.any()))
     edges, slopes, kept, copies = _folded(edges[~small], slopes[~small], weights[~small])
     return SlopeLaw(
         atoms=_merged_atoms([(d, _mass(a / deviation, b / deviation)) for a, b, d in panels.flat]),
@@ -216,9 +217,23 @@ def slope_law(activation: Activation, variance: float) -> SlopeLaw:
         weights=kept,
         edges=edges,
         copies=copies,
-        extent=panels.extent,
+        extent=extent,
         lost=float(weights[small].sum()),
     )
+
+
+def _extent(
+    activation: Activation, edges: np.ndarray, turns: np.ndarray, slopes: np.ndarray, lost: bool
+) -> tuple[float, float]:
+    """The least and the largest φ'² on panels of x."""
+    if not edges.size:
+        return np.nan, np.nan
+    inward = 4e-16 * np.maximum(1.0, np.abs(edges)) * np.asarray([1.0, -1.0])
+    inside = turns[(turns > edges.min()) & (turns < edges.max())]
+    ends = np.where(np.diff(edges, axis=1) > 1e-14, edges + inward, edges)
+    squares = slopes_at(activation, np.concatenate([ends.ravel(), inside])) ** 2
+    crossing = slopes.min() < 0 < slopes.max()
+    return (0.0 if lost or crossing else float(squares.min())), float(squares.max())
 
 
 def limit_law(slopes: tuple[float, float]) -> SlopeLaw:

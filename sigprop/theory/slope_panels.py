@@ -18,7 +18,6 @@ from numpy.polynomial.legendre import legder, legroots
 from sigprop._precision import exact_float64
 from sigprop.activations import Activation
 from sigprop.gaussian.panels import ORDER, legendre
-from sigprop.theory.limits import limits
 
 __all__ = ["SlopePanels", "legendre_analysis", "panel_nodes", "slope_panels", "slopes_at"]
 
@@ -37,13 +36,13 @@ class SlopePanels:
         (panels, 2), ascending, without the flat pieces.
     flat
         (low, high, value) of each piece between kinks on which φ'² is constant.
-    extent
-        Infimum and supremum of φ'² over the rest of the line; nan if nothing is left.
+    turns
+        Where φ' has its local extremes, the flat pieces left out.
     """
 
     edges: np.ndarray
     flat: tuple[tuple[float, float, float], ...]
-    extent: tuple[float, float]
+    turns: np.ndarray
 
 
 @functools.lru_cache(maxsize=256)
@@ -51,7 +50,7 @@ def slope_panels(activation: Activation, radius: float) -> SlopePanels:
     """The `SlopePanels` of an activation on [-radius, radius]."""
     kinks = [k for k in activation.kinks if abs(k) < radius]
     bounds = [-np.inf, *kinks, np.inf]
-    edges, flat, extremes = [np.zeros((0, 2))], [], []
+    edges, flat, turns = [np.zeros((0, 2))], [], [np.zeros(0)]
     for low, high in itertools.pairwise(bounds):
         panels, slopes = _resolved_panels(activation, max(low, -radius), min(high, radius))
         squares = slopes**2
@@ -59,23 +58,8 @@ def slope_panels(activation: Activation, radius: float) -> SlopePanels:
             flat.append((low, high, float(squares[0, 0])))
         else:
             edges.append(panels)
-            extremes += _extremes(activation, panels, slopes)
-            extremes += _far_squares(activation, low, high)
-    return SlopePanels(np.concatenate(edges), tuple(flat), _extent(extremes))
-
-
-def _far_squares(activation: Activation, low: float, high: float) -> list[float]:
-    """Limits of φ'² at those ends of a piece that lie at infinity, where there are any."""
-    ends = zip((low, high), limits(activation).slopes_infinity)
-    return [slope**2 for end, slope in ends if np.isinf(end) and not np.isnan(slope)]
-
-
-def _extent(values: list[float]) -> tuple[float, float]:
-    if not values:
-        return np.nan, np.nan
-    low, high = float(min(values)), float(max(values))
-    # What is left of φ' at the far end of a tail is rounding error.
-    return (0.0 if low <= 1e-24 * high else low), high
+            turns += _turns(panels, slopes)
+    return SlopePanels(np.concatenate(edges), tuple(flat), np.concatenate(turns))
 
 
 def slopes_at(activation: Activation, x: np.ndarray) -> np.ndarray:
@@ -145,15 +129,14 @@ def _is_resolved(slopes: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return tail <= _RESOLVED * np.abs(slopes).max(1) + 1e-14 * scale
 
 
-def _extremes(activation: Activation, edges: np.ndarray, slopes: np.ndarray) -> list[float]:
-    """Values of φ'² at the ends and turning points of panels; 0 too if φ' changes sign."""
-    inward = 4e-16 * np.maximum(1.0, np.abs(edges)) * np.asarray([1.0, -1.0])
-    points = [*(edges + inward).ravel()]
-    for (low, high), squares in zip(edges, slopes**2):
-        if np.all(np.diff(squares) >= 0) or np.all(np.diff(squares) <= 0):
+def _turns(edges: np.ndarray, slopes: np.ndarray) -> list[np.ndarray]:
+    """Turning points of φ' inside panels, from its series."""
+    found = []
+    for (low, high), own in zip(edges, slopes):
+        steps = np.diff(own)
+        if np.all(steps >= 0) or np.all(steps <= 0):
             continue
-        turns = legroots(legder(squares @ legendre_analysis()))
-        real = turns[(np.abs(turns.imag) < 1e-9) & (np.abs(turns.real) <= 1)].real
-        points += [*((low + high) / 2 + (high - low) / 2 * real)]
-    crossing = [0.0] if slopes.min() < 0 < slopes.max() else []
-    return [*slopes_at(activation, np.asarray(points)) ** 2, *crossing]
+        roots = legroots(legder(own @ legendre_analysis()))
+        real = roots[(np.abs(np.imag(roots)) < 1e-9) & (np.abs(np.real(roots)) <= 1)]
+        found.append((low + high) / 2 + (high - low) / 2 * np.real(real))
+    return found

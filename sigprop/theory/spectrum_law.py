@@ -115,7 +115,11 @@ class JacobianSpectrum:
 
     @functools.cached_property
     def max_squared(self) -> float:
-        """The largest λ in the support, atoms included."""
+        """The largest λ in the support, atoms included.
+
+        Of slopes φ'(z) within 9.5 standard deviations of z, like every edge here: what lies beyond
+        has a mass of 2e-21.
+        """
         return _exp(self.log_max_squared)
 
     @functools.cached_property
