@@ -1,5 +1,6 @@
 """Dataset in, axes or figure out. No computation and no physics."""
 
+from sigprop.plots.blocks import block_growth, block_growth_figure
 from sigprop.plots.conditioning_map import conditioning_map, conditioning_panel
 from sigprop.plots.depth_profile import depth_profile
 from sigprop.plots.log_spectra import log_spectra, log_spectra_figure
@@ -10,6 +11,8 @@ from sigprop.plots.stability_map import stability_map, stability_panel
 __all__ = [
     "conditioning_map",
     "conditioning_panel",
+    "block_growth",
+    "block_growth_figure",
     "depth_profile",
     "log_spectra",
     "log_spectra_figure",

@@ -1,5 +1,6 @@
 """Questions where theory meets measurement; each is handed to a sweep."""
 
+from sigprop.studies.blocks import BLOCKS, Blocks
 from sigprop.studies.conditioning_map import ConditioningMap
 from sigprop.studies.growth import Growth, growth_class
 from sigprop.studies.inputs import digit_pairs, load_pairs, with_moments
@@ -8,6 +9,8 @@ from sigprop.studies.phase_diagram import PhaseDiagram
 
 __all__ = [
     "ConditioningMap",
+    "BLOCKS",
+    "Blocks",
     "Growth",
     "JacobianSpectrum",
     "PhaseDiagram",

@@ -5,7 +5,7 @@ import os
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["check_moments", "digit_pairs", "load_pairs", "with_moments"]
+__all__ = ["check_moments", "digit_batches", "digit_pairs", "load_pairs", "with_moments"]
 
 _PARALLEL = 1e-6  # below this sine, what is left of the second image is mostly rounding
 
@@ -37,6 +37,59 @@ def digit_pairs(pairs: int, *, seed: int = 0) -> Float[np.ndarray, "pairs 2 pixe
         raise ValueError(f"pairs must be between 1 and {len(images) // 2}, got {pairs}")
     chosen = np.random.default_rng(seed).permutation(len(images))[: 2 * pairs]
     return images[chosen].reshape(pairs, 2, -1)
+
+
+def digit_batches(
+    batches: int, size: int, *, seed: int = 0, correlation: float = 0.5
+) -> Float[np.ndarray, "batches size pixels"]:
+    """Batches of digit images, each of mean square 1 and every two of a batch at one cosine.
+
+    From orthonormal directions e_0..e_B of B + 1 images (Gram-Schmidt), image a is
+    √N₀ (√c e_0 + √(1 - c) e_a), N₀ = 64.
+
+    Parameters
+    ----------
+    batches
+        How many, 1 to 1797 // (size + 1); no image is used twice.
+    size
+        Images B a batch, 1 to 63.
+    seed
+        Decides which.
+    correlation
+        c, 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        (batches, size, 64).
+
+    Raises
+    ------
+    ValueError
+        For more images than there are, and a value out of range.
+
+    Examples
+    --------
+    >>> first = digit_batches(2, 3, correlation=0.25)[0]
+    >>> np.round(first @ first.T / 64, 12)[0]
+    array([1.  , 0.25, 0.25])
+    """
+    import sklearn.datasets  # takes seconds to import; only digits need it
+
+    images = np.asarray(sklearn.datasets.load_digits(return_X_y=True)[0], dtype=np.float64)
+    entries = images.shape[1]
+    if not 1 <= size < entries:
+        raise ValueError(f"batch must be between 1 and {entries - 1} images, got {size}")
+    if not 1 <= batches <= len(images) // (size + 1):
+        most = len(images) // (size + 1)
+        raise ValueError(f"batches of {size} must be between 1 and {most}, got {batches}")
+    if not 0 <= correlation <= 1:
+        raise ValueError(f"correlation must be between 0 and 1, got {correlation}")
+    chosen = np.random.default_rng(seed).permutation(len(images))[: batches * (size + 1)]
+    stacked = images[chosen].reshape(batches, size + 1, entries)
+    directions = np.linalg.qr(np.swapaxes(stacked, 1, 2))[0].swapaxes(1, 2)
+    mixed = np.sqrt(correlation) * directions[:, :1] + np.sqrt(1 - correlation) * directions[:, 1:]
+    return np.sqrt(entries) * mixed
 
 
 def load_pairs(path: str | os.PathLike) -> Float[np.ndarray, "pairs 2 entries"]:

@@ -5,6 +5,8 @@ from sigprop.theory.batch_norm import batch_norm_rate
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
 from sigprop.theory.equilibrium import FixedPoint, fixed_point
 from sigprop.theory.growth_laws import Growth, GrowthLaw, growth_law
+from sigprop.theory.growth_laws import GrowthKind, GrowthLaw, growth_law
+from sigprop.theory.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 from sigprop.theory.lyapunov import lyapunov_exponents
 from sigprop.theory.maps import (
     chi,
@@ -29,7 +31,7 @@ __all__ = [
     "CriticalPoint",
     "CriticalStatus",
     "FixedPoint",
-    "Growth",
+    "GrowthKind",
     "GrowthLaw",
     "JacobianSpectrum",
     "Phase",

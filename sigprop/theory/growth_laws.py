@@ -32,10 +32,10 @@ from sigprop.theory.equilibrium import fixed_point
 from sigprop.theory.limits import limits
 from sigprop.theory.statuses import CriticalStatus, VarianceStatus
 
-__all__ = ["Growth", "GrowthLaw", "growth_law"]
+__all__ = ["GrowthKind", "GrowthLaw", "growth_law"]
 
 
-class Growth(enum.IntEnum):
+class GrowthKind(enum.IntEnum):
     """What a quantity does over many layers l, with a rate r."""
 
     CONSTANT = 0  # tends to a limit
@@ -54,10 +54,10 @@ class GrowthLaw:
     Attributes
     ----------
     variance_kind, variance_rate
-        `Growth` of q^l, and its rate.
+        `GrowthKind` of q^l, and its rate.
     gradient_kind, gradient_rate
-        `Growth` of the squared gradient from the last layer to the first, and its rate; negative
-        if it shrinks.
+        `GrowthKind` of the squared gradient from the last layer to the first, and its rate;
+        negative if it shrinks.
     critical_weight_var
         The σ_w² at which the squared gradient has rate 0, everything else kept; nan if there is
         none or many.
@@ -102,11 +102,13 @@ def growth_law(
     Examples
     --------
     >>> law = growth_law(Architecture(100, 64, "relu", 2.0, block="residual"))
-    >>> Growth(law.gradient_kind).name, round(law.gradient_rate, 9)  # ln 2
+    >>> GrowthKind(law.gradient_kind).name, round(law.gradient_rate, 9)  # ln 2
     ('EXPONENTIAL', 0.693147181)
     >>> law = growth_law(Architecture(100, 64, "tanh", 1.0, block="residual"))
-    >>> Growth(law.variance_kind).name, Growth(law.gradient_kind).name, round(law.gradient_rate, 6)
-    ('LINEAR', 'SQUARE_ROOT', 1.063846)
+    >>> [GrowthKind(kind).name for kind in (law.variance_kind, law.gradient_kind)]
+    ['LINEAR', 'SQUARE_ROOT']
+    >>> round(law.gradient_rate, 6)  # 4/3 √(2/π)
+    1.063846
     >>> growth_law(Architecture(100, 64, "relu", 2.0, dropout=0.2)).critical_weight_var
     1.6
     """
@@ -153,14 +155,16 @@ def _plain_law(net: Architecture, variance0: float) -> GrowthLaw:
     )
     with np.errstate(divide="ignore"):
         slope_q, slope = np.log(point.chi_q), np.log(point.chi_1)
-    variance = Growth.CONSTANT, 0.0
+    variance = GrowthKind.CONSTANT, 0.0
     if point.variance_status == VarianceStatus.ZERO and slope_q < 0:
-        variance = Growth.EXPONENTIAL, slope_q
+        variance = GrowthKind.EXPONENTIAL, slope_q
     if point.variance_status == VarianceStatus.UNBOUNDED:
-        variance = (Growth.EXPONENTIAL, slope_q) if slope_q > 0 else (Growth.LINEAR, bias_var)
+        variance = (
+            (GrowthKind.EXPONENTIAL, slope_q) if slope_q > 0 else (GrowthKind.LINEAR, bias_var)
+        )
     if point.variance_status == VarianceStatus.NOT_CONVERGED or np.isnan(slope):
-        variance = Growth.UNKNOWN, np.nan
-    kind = Growth.UNKNOWN if np.isnan(slope) else Growth.EXPONENTIAL
+        variance = GrowthKind.UNKNOWN, np.nan
+    kind = GrowthKind.UNKNOWN if np.isnan(slope) else GrowthKind.EXPONENTIAL
     found = critical_weight_var(net.activation, bias_var=bias_var)
     return _law(variance, (kind, slope), (keep * found.weight_var, found.status))
 
@@ -173,26 +177,26 @@ def _residual_law(net: Architecture) -> GrowthLaw:
     gain, bias_var = _gain(net), float(net.bias_var)  # type: ignore[arg-type]
     straight = limits(net.activation).square_infinity
     if gain == 0:
-        variance = (Growth.LINEAR, bias_var) if bias_var > 0 else (Growth.CONSTANT, 0.0)
-        return _law(variance, (Growth.CONSTANT, 0.0))
+        variance = (GrowthKind.LINEAR, bias_var) if bias_var > 0 else (GrowthKind.CONSTANT, 0.0)
+        return _law(variance, (GrowthKind.CONSTANT, 0.0))
     if np.isfinite(straight) and straight > 0:
-        grows = Growth.EXPONENTIAL, np.log1p(gain * straight)
+        grows = GrowthKind.EXPONENTIAL, np.log1p(gain * straight)
         return _law(grows, grows)
     if np.isinf(straight):
-        return _law((Growth.UNKNOWN, np.nan), (Growth.UNKNOWN, np.nan))
+        return _law((GrowthKind.UNKNOWN, np.nan), (GrowthKind.UNKNOWN, np.nan))
     return _bounded_residual_law(net.activation, gain, bias_var, straight)
 
 
 def _bounded_residual_law(kind: Activation, gain, bias_var, straight) -> GrowthLaw:
     far = _far_moments(kind)
     if far is None:
-        return _law((Growth.UNKNOWN, np.nan), (Growth.UNKNOWN, np.nan))
+        return _law((GrowthKind.UNKNOWN, np.nan), (GrowthKind.UNKNOWN, np.nan))
     square, slope = far
     added = gain * square + bias_var
     if np.isnan(straight):  # φ oscillates for ever, and so E[φ'²] has a limit of its own
-        return _law((Growth.LINEAR, added), (Growth.EXPONENTIAL, np.log1p(gain * slope)))
+        return _law((GrowthKind.LINEAR, added), (GrowthKind.EXPONENTIAL, np.log1p(gain * slope)))
     rate = gain * _slope_integral(kind) * np.sqrt(2 / (np.pi * added))
-    return _law((Growth.LINEAR, added), (Growth.SQUARE_ROOT, rate))
+    return _law((GrowthKind.LINEAR, added), (GrowthKind.SQUARE_ROOT, rate))
 
 
 @exact_float64
@@ -226,13 +230,13 @@ def _normalised_law(net: Architecture) -> GrowthLaw:
     square, slope = _unit_moments(net.activation)
     added, passed = gain * square + bias_var, gain * slope
     if not (added > 0 and gain > 0):
-        return _law((Growth.UNKNOWN, np.nan), (Growth.UNKNOWN, np.nan))
+        return _law((GrowthKind.UNKNOWN, np.nan), (GrowthKind.UNKNOWN, np.nan))
     if net.block == "residual" and not str(net.norm).startswith("post"):
-        return _law((Growth.LINEAR, added), (Growth.POWER, passed / added))
+        return _law((GrowthKind.LINEAR, added), (GrowthKind.POWER, passed / added))
     skip = float(net.block == "residual")
     rate = np.log((skip + passed) / (skip + added))
     critical = _balanced(bias_var / _gain_of_weight(net), slope - square)
-    return _law((Growth.CONSTANT, 0.0), (Growth.EXPONENTIAL, rate), critical)
+    return _law((GrowthKind.CONSTANT, 0.0), (GrowthKind.EXPONENTIAL, rate), critical)
 
 
 def _balanced(bias: float, excess: float) -> tuple[float, CriticalStatus]:
@@ -260,7 +264,7 @@ def _batch_norm_law(net: Architecture, batch: int | None) -> GrowthLaw:
     weight = _gain(net) * _keep(net)
     if net.block == "residual":
         added = weight * square + float(net.bias_var)  # type: ignore[arg-type]
-        return _law((Growth.LINEAR, added), (Growth.POWER, rate))
+        return _law((GrowthKind.LINEAR, added), (GrowthKind.POWER, rate))
     linear = abs(rate - 1) < 1e-14
     critical = np.nan, CriticalStatus.EVERY if linear else CriticalStatus.NONE
-    return _law((Growth.CONSTANT, 0.0), (Growth.EXPONENTIAL, np.log(rate)), critical)
+    return _law((GrowthKind.CONSTANT, 0.0), (GrowthKind.EXPONENTIAL, np.log(rate)), critical)

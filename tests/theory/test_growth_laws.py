@@ -1,11 +1,11 @@
-"""Growth laws against the trajectories that they summarise."""
+"""GrowthKind laws against the trajectories that they summarise."""
 
 import numpy as np
 import pytest
 
 from sigprop import theory
 from sigprop.architecture import Architecture
-from sigprop.theory import Growth
+from sigprop.theory import GrowthKind
 
 DEPTH = 20_000
 
@@ -20,40 +20,40 @@ def measured_rates(architecture, kind):
     total = np.cumsum(np.log(path.chi))
     layers = np.arange(1, total.size + 1)
     ruler = {
-        Growth.EXPONENTIAL: layers,
-        Growth.SQUARE_ROOT: np.sqrt(layers),
-        Growth.POWER: np.log(layers),
+        GrowthKind.EXPONENTIAL: layers,
+        GrowthKind.SQUARE_ROOT: np.sqrt(layers),
+        GrowthKind.POWER: np.log(layers),
     }[kind]
     late = slice(total.size // 2, None)
     return np.polyfit(ruler[late], total[late], 1)[0], path
 
 
 CASES = [
-    ("relu", {"block": "residual"}, Growth.EXPONENTIAL, Growth.EXPONENTIAL),
-    ("gelu", {"block": "residual"}, Growth.EXPONENTIAL, Growth.EXPONENTIAL),
-    ("tanh", {"block": "residual"}, Growth.LINEAR, Growth.SQUARE_ROOT),
-    ("erf", {"block": "residual", "dropout": 0.2}, Growth.LINEAR, Growth.SQUARE_ROOT),
-    ("hard_tanh", {"block": "residual", "branch_scale": 0.5}, Growth.LINEAR, Growth.SQUARE_ROOT),
-    ("softsign", {"block": "residual"}, Growth.LINEAR, Growth.SQUARE_ROOT),
-    ("sigmoid", {"block": "residual"}, Growth.LINEAR, Growth.SQUARE_ROOT),
-    ("sin", {"block": "residual"}, Growth.LINEAR, Growth.EXPONENTIAL),
-    ("relu", {"block": "residual", "norm": "layer_norm"}, Growth.LINEAR, Growth.POWER),
-    ("tanh", {"block": "residual", "norm": "rms_norm"}, Growth.LINEAR, Growth.POWER),
-    ("gelu", {"norm": "layer_norm"}, Growth.CONSTANT, Growth.EXPONENTIAL),
-    ("erf", {"norm": "post_rms_norm"}, Growth.CONSTANT, Growth.EXPONENTIAL),
-    ("tanh", {"block": "residual", "norm": "post_layer_norm"}, Growth.CONSTANT, Growth.EXPONENTIAL),
-    ("relu", {"norm": "batch_norm"}, Growth.CONSTANT, Growth.EXPONENTIAL),
-    ("tanh", {"norm": "batch_norm", "dropout": 0.3}, Growth.CONSTANT, Growth.EXPONENTIAL),
-    ("relu", {"block": "residual", "norm": "batch_norm"}, Growth.LINEAR, Growth.POWER),
-    ("tanh", {}, Growth.CONSTANT, Growth.EXPONENTIAL),
-    ("gelu", {"dropout": 0.1}, Growth.CONSTANT, Growth.EXPONENTIAL),
+    ("relu", {"block": "residual"}, GrowthKind.EXPONENTIAL, GrowthKind.EXPONENTIAL),
+    ("gelu", {"block": "residual"}, GrowthKind.EXPONENTIAL, GrowthKind.EXPONENTIAL),
+    ("tanh", {"block": "residual"}, GrowthKind.LINEAR, GrowthKind.SQUARE_ROOT),
+    ("erf", {"block": "residual", "dropout": 0.2}, GrowthKind.LINEAR, GrowthKind.SQUARE_ROOT),
+    ("hard_tanh", {"block": "residual", "branch_scale": 0.5}, GrowthKind.LINEAR, GrowthKind.SQUARE_ROOT),
+    ("softsign", {"block": "residual"}, GrowthKind.LINEAR, GrowthKind.SQUARE_ROOT),
+    ("sigmoid", {"block": "residual"}, GrowthKind.LINEAR, GrowthKind.SQUARE_ROOT),
+    ("sin", {"block": "residual"}, GrowthKind.LINEAR, GrowthKind.EXPONENTIAL),
+    ("relu", {"block": "residual", "norm": "layer_norm"}, GrowthKind.LINEAR, GrowthKind.POWER),
+    ("tanh", {"block": "residual", "norm": "rms_norm"}, GrowthKind.LINEAR, GrowthKind.POWER),
+    ("gelu", {"norm": "layer_norm"}, GrowthKind.CONSTANT, GrowthKind.EXPONENTIAL),
+    ("erf", {"norm": "post_rms_norm"}, GrowthKind.CONSTANT, GrowthKind.EXPONENTIAL),
+    ("tanh", {"block": "residual", "norm": "post_layer_norm"}, GrowthKind.CONSTANT, GrowthKind.EXPONENTIAL),
+    ("relu", {"norm": "batch_norm"}, GrowthKind.CONSTANT, GrowthKind.EXPONENTIAL),
+    ("tanh", {"norm": "batch_norm", "dropout": 0.3}, GrowthKind.CONSTANT, GrowthKind.EXPONENTIAL),
+    ("relu", {"block": "residual", "norm": "batch_norm"}, GrowthKind.LINEAR, GrowthKind.POWER),
+    ("tanh", {}, GrowthKind.CONSTANT, GrowthKind.EXPONENTIAL),
+    ("gelu", {"dropout": 0.1}, GrowthKind.CONSTANT, GrowthKind.EXPONENTIAL),
 ]
 
 
 @pytest.mark.parametrize(("activation", "block", "variance_kind", "kind"), CASES, ids=str)
 def test_a_law_is_what_its_trajectory_does(activation, block, variance_kind, kind):
     # Exponential growth needs few layers; the slow laws approach their rates as 1/√l or slower.
-    fast = kind == Growth.EXPONENTIAL
+    fast = kind == GrowthKind.EXPONENTIAL
     # (softsign reaches its ends as 1/x, and so E[φ²] its limit as ln(l)/√l.)
     slow = 16 * DEPTH if activation == "softsign" else DEPTH
     architecture = net(activation, depth=400 if fast else slow, **block)
@@ -62,21 +62,21 @@ def test_a_law_is_what_its_trajectory_does(activation, block, variance_kind, kin
     rate, path = measured_rates(architecture, kind)
     np.testing.assert_allclose(law.gradient_rate, rate, rtol=1e-5 if fast else 0.02, atol=1e-9)
     grown = path.variance[-1] / path.variance[-2]
-    if variance_kind == Growth.EXPONENTIAL:
+    if variance_kind == GrowthKind.EXPONENTIAL:
         np.testing.assert_allclose(law.variance_rate, np.log(grown), rtol=1e-4)
-    if variance_kind == Growth.LINEAR:
+    if variance_kind == GrowthKind.LINEAR:
         step = path.variance[-1] - path.variance[-2]
         np.testing.assert_allclose(law.variance_rate, step, rtol=0.02)
-    if variance_kind == Growth.CONSTANT:
+    if variance_kind == GrowthKind.CONSTANT:
         np.testing.assert_allclose(grown, 1.0, rtol=1e-9)
 
 
 def test_relu_without_a_norm():
     exploding = theory.growth_law(net("relu", 3.0, 0.0))
-    assert exploding.variance_kind == exploding.gradient_kind == Growth.EXPONENTIAL
+    assert exploding.variance_kind == exploding.gradient_kind == GrowthKind.EXPONENTIAL
     np.testing.assert_allclose(exploding.variance_rate, np.log(1.5), rtol=1e-12)
     biased = theory.growth_law(net("relu", 2.0, 0.1))
-    assert (biased.variance_kind, biased.variance_rate) == (Growth.LINEAR, 0.1)
+    assert (biased.variance_kind, biased.variance_rate) == (GrowthKind.LINEAR, 0.1)
     assert abs(biased.gradient_rate) < 1e-12
 
 
