@@ -7,6 +7,8 @@ from sigprop.theory.equilibrium import FixedPoint, fixed_point
 from sigprop.theory.growth_laws import Growth, GrowthLaw, growth_law
 from sigprop.theory.growth_laws import GrowthKind, GrowthLaw, growth_law
 from sigprop.theory.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
+from sigprop.theory.kernel_conditioning import KernelConditioning, kernel_conditioning
+from sigprop.theory.kernels import Kernels, kernels
 from sigprop.theory.lyapunov import lyapunov_exponents
 from sigprop.theory.maps import (
     chi,
@@ -34,6 +36,8 @@ __all__ = [
     "GrowthKind",
     "GrowthLaw",
     "JacobianSpectrum",
+    "KernelConditioning",
+    "Kernels",
     "Phase",
     "TheoryStatus",
     "Trajectory",
@@ -49,6 +53,8 @@ __all__ = [
     "input_correlation",
     "input_variance",
     "jacobian_spectrum",
+    "kernel_conditioning",
+    "kernels",
     "lyapunov_exponents",
     "predict",
     "propagate",

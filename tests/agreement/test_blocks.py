@@ -2,11 +2,10 @@
 
 Each pair is measured at widths N and 2N over many seeds, a set of digits for each. As in
 `test_theory_against_networks`, half the measured variance of log g² turns the rate of E log g² into
-that of E g², and 2 m(2N) - m(N) is free of what is left at order 1/N. Its standard error over seeds,
-√(4 s(2N)² + s(N)²), is the tolerance: every pair within 4 of them, the sum of squares over all pairs
-below its 99.9% point, and the mean over all pairs, weighted by precision, within 3 of its own, which
-is about 0.2% a layer for rates. `test_a_few_per_cent_would_be_seen` shows that a theory wrong by 3%
-a layer fails.
+that of E g², and 2 m(2N) - m(N) is free of what is left at order 1/N. Its standard error over
+seeds, √(4 s(2N)² + s(N)²), is the tolerance: every pair within 4 of them, the sum of squares over
+all pairs below its 99.9% point, and the mean over all pairs, weighted by precision, within 3 of its
+own. `test_a_few_per_cent_would_be_seen` shows that a theory wrong by 3% (a layer) fails.
 """
 
 import functools
@@ -34,7 +33,7 @@ def _network(block: str, activation: str, width: int, weight_var: float = WEIGHT
 
 @functools.cache
 def _measured(block: str, activation: str, width: int) -> dict[str, tuple[float, float]]:
-    """Means and standard errors; of variances and correlations at the last layer, relative later."""
+    """Means and standard errors; of variances and correlations at the last layer."""
     batch = BATCH if "batch_norm" in block else 2
     images = digit_batches(SEEDS, batch, seed=width, correlation=COSINE).astype(np.float32)
     key = jax.random.fold_in(jax.random.key(PAIRS.index((block, activation))), width)
