@@ -4,9 +4,7 @@ from sigprop.theory.all_fixed_points import fixed_points
 from sigprop.theory.batch_norm import batch_norm_rate
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
 from sigprop.theory.equilibrium import FixedPoint, fixed_point
-from sigprop.theory.growth_laws import Growth, GrowthLaw, growth_law
 from sigprop.theory.growth_laws import GrowthKind, GrowthLaw, growth_law
-from sigprop.theory.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 from sigprop.theory.kernel_conditioning import KernelConditioning, kernel_conditioning
 from sigprop.theory.kernels import Kernels, kernels
 from sigprop.theory.lyapunov import lyapunov_exponents

@@ -27,9 +27,6 @@ from sigprop.theory.maps import ActivationLike, Theory
 
 __all__ = ["Kernels", "kernels"]
 
-_LEAST = 1e-30  # stands in for a variance of 0 where integrals are taken
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Kernels:
@@ -140,7 +137,7 @@ def _nodes(kind: Activation, depth: int, skip: bool, x1, x2, weight_var, bias_va
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _variances(kind, depth, skip, start, weight_var, bias_var, scale):
     def layer(q, _):
-        square = jax.vmap(lambda v: single.mean_square(kind, v))(jnp.maximum(q, _LEAST))
+        square = jax.vmap(lambda v: single.mean_square(kind, v))(_positive(q))
         after = scale**2 * weight_var * square + bias_var
         return (q + after if skip else after), q
 
@@ -183,7 +180,7 @@ def _pair(kind, depth, skip, nodes, weight_var, bias_var, scale, q_a, q_b, e):
 
     def layer(state, _):
         q_a, q_b, e, ntk = state
-        a, b = jnp.maximum(q_a, _LEAST), jnp.maximum(q_b, _LEAST)
+        a, b = _positive(q_a), _positive(q_b)
         slope = gain * pair.slope_product(kind, a, b, e, nodes)
         added_a, added_b = (gain * single.mean_square(kind, q) + bias_var for q in (a, b))
         lost = gain * _lost(kind, nodes, a, b, e)  # of the mean of both, to their covariance
@@ -197,6 +194,11 @@ def _pair(kind, depth, skip, nodes, weight_var, bias_var, scale, q_a, q_b, e):
     first = jnp.sqrt(q_a) * jnp.sqrt(q_b) * (1 - e)
     (q_a, q_b, e, ntk), _ = jax.lax.scan(layer, (q_a, q_b, e, first), length=depth - 1)
     return jnp.sqrt(q_a) * jnp.sqrt(q_b) * (1 - e), ntk
+
+
+def _positive(q):
+    """``q``, or where it is 0 the least number that integrals can be taken at."""
+    return jnp.maximum(q, jnp.finfo(q.dtype).tiny)
 
 
 def _lost(kind, nodes, q_a, q_b, e):
