@@ -27,6 +27,7 @@ from sigprop.theory.maps import ActivationLike, Theory
 
 __all__ = ["Kernels", "kernels"]
 
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Kernels:

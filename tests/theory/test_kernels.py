@@ -103,7 +103,7 @@ def test_opposite_and_zero_inputs():
     np.testing.assert_allclose(odd.nngp[0, 1], -odd.nngp[0, 0], rtol=1e-12)
     np.testing.assert_allclose(odd.nngp[2], 0.0, atol=1e-100)
     relu = theory.kernels("relu", x, depth=2, weight_var=2.0, bias_var=0.0)
-    np.testing.assert_allclose(relu.nngp[0, 1], 0.0, atol=1e-15)
+    np.testing.assert_allclose(relu.nngp[0, 1] / relu.nngp[0, 0], 0.0, atol=1e-15)
 
 
 def test_under_jit_and_grad():
