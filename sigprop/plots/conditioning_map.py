@@ -5,7 +5,6 @@ import matplotlib.colors
 import matplotlib.figure
 import matplotlib.lines
 import matplotlib.pyplot as plt
-import matplotlib.ticker
 import numpy as np
 import xarray as xr
 
@@ -14,6 +13,7 @@ from sigprop.plots import plane, style
 __all__ = ["conditioning_map", "conditioning_panel"]
 
 _SPREAD = r"Var$\,\lambda$ / (mean $\lambda$)$^2$"
+_LEAST_RANGE = 3.0  # either way from the middle of the colour scale
 _TITLES = {
     "growth_theory": r"predicted growth of mean $\lambda$",
     "relative_variance_theory": "predicted spread",
@@ -63,9 +63,7 @@ def conditioning_panel(
     if colorbar:
         bar = ax.figure.colorbar(mesh, ax=ax, label=label, pad=0.02)
         if isinstance(norm, matplotlib.colors.LogNorm):
-            bar.ax.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-            bar.ax.yaxis.set_major_formatter("{x:g}")
-            bar.ax.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            style.plain_log_ticks(bar.ax.yaxis)
     return ax
 
 
@@ -91,7 +89,11 @@ def _spread_norm(ds: xr.Dataset) -> matplotlib.colors.Normalize:
     found = found[np.isfinite(found) & (found > 1e-6)]
     if not found.size:
         return matplotlib.colors.LogNorm(0.1, 10.0)
-    return matplotlib.colors.LogNorm(found.min(), max(found.max(), 1.01 * found.min()))
+    low, high = float(found.min()), float(found.max())
+    middle = np.sqrt(low * high)  # never so narrow that noise looks like structure
+    return matplotlib.colors.LogNorm(
+        min(low, middle / _LEAST_RANGE), max(high, middle * _LEAST_RANGE)
+    )
 
 
 def conditioning_map(ds: xr.Dataset) -> matplotlib.figure.Figure:
@@ -125,6 +127,19 @@ def conditioning_map(ds: xr.Dataset) -> matplotlib.figure.Figure:
         figure.suptitle(
             rf"squared singular values $\lambda$ of $\partial z^{{k+1}}/\partial z^1$: {size}"
         )
-        line = matplotlib.lines.Line2D([], [], color="black", linewidth=1.8)
-        figure.legend([line], [r"theory: $\chi_1 = 1$"], loc="outside lower center")
+        figure.legend(handles=_legend(networks), loc="outside lower center", ncols=3)
     return figure
+
+
+def _legend(networks: list[xr.Dataset]) -> list[matplotlib.lines.Line2D]:
+    """One entry for each kind of line that occurs."""
+
+    def line(label: str, **look) -> matplotlib.lines.Line2D:
+        return matplotlib.lines.Line2D([], [], label=label, color="black", **look)
+
+    entries = [line(r"theory: $\chi_1 = 1$", linewidth=1.8)]
+    if any(plane.unstable_branches(network).size for network in networks):
+        entries.append(line(r"$\chi_1 = 1$, unstable", linestyle="dashed"))
+    if any(plane.flagged(n["variance_status_theory"], "unbounded").any() for n in networks):
+        entries.append(line("edge of bounded variance", linestyle="dotted", linewidth=3))
+    return entries

@@ -131,6 +131,7 @@ def spectrum_growth(
     ax.set(xscale="log", yscale="log", xlabel="square layers $k$", ylabel=_LABELS[quantity])
     depths = ds["depth"].values
     ax.set_xticks(depths[:: max(1, len(depths) // 6)], labels=depths[:: max(1, len(depths) // 6)])
+    style.plain_log_ticks(ax.yaxis)
     ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     return ax
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 import matplotlib as mpl
 import matplotlib.axes
+import matplotlib.axis
 import matplotlib.patheffects
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "halo",
     "new_axes",
     "paper_style",
+    "plain_log_ticks",
     "undefined_background",
 ]
 
@@ -69,6 +72,13 @@ def new_axes(ax: matplotlib.axes.Axes | None) -> matplotlib.axes.Axes:
 def halo(width: float = 2.5) -> list[matplotlib.patheffects.AbstractPathEffect]:
     """A white rim that keeps lines and text readable on any colour."""
     return [matplotlib.patheffects.withStroke(linewidth=width, foreground="white")]
+
+
+def plain_log_ticks(axis: matplotlib.axis.Axis) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, written as plain numbers."""
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
 def undefined_background(ax: matplotlib.axes.Axes) -> None:
