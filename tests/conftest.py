@@ -4,7 +4,10 @@ Loaded before any test module, so that the settings stand before JAX is first us
 sigprop is first imported. (Warnings are errors: see pyproject.toml.)
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import jax
 import jaxtyping
@@ -15,6 +18,24 @@ from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def _share_compiled_programs() -> None:
+    """What one process of a test run compiles, its other workers and the scripts they start reuse.
+
+    A third of the time of the scripts' tests would go into compiling the same programs again. The
+    folder lives as long as the run: the first process makes it and hands its name down.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="sigprop-compiled-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+_share_compiled_programs()
 
 if not os.environ.get("JAX_PLATFORMS"):
     jax.config.update("jax_platforms", "cpu")
