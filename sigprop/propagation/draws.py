@@ -11,7 +11,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from sigprop.networks import MLP
-from sigprop.networks.initialisers import RandomKey, cotangent, unit_bias, unit_weight
+from sigprop.networks.affine import inverse_root
+from sigprop.networks.initialisers import (
+    RandomKey,
+    cotangent,
+    unit_bias,
+    unit_rows,
+    unit_weight,
+)
 from sigprop.propagation.plan import Plan
 
 __all__ = ["Draws", "cell_key", "draw", "draw_on_devices", "of_network", "of_segment", "seed_key"]
@@ -29,11 +36,14 @@ def seed_key(key: RandomKey, seed: int | Int[Array, ""]) -> RandomKey:
     return jax.random.fold_in(key, seed)
 
 
-def cell_key(key: RandomKey, weight_var: ArrayLike, bias_var: ArrayLike) -> RandomKey:
+def cell_key(
+    key: RandomKey, weight_var: ArrayLike, bias_var: ArrayLike, *others: ArrayLike
+) -> RandomKey:
     """The key of the cell (weight_var, bias_var) when draws are independent.
 
-    A function of the seed's key and the bits of the two numbers in float32, so that a cell's
-    network does not depend on which grid, chunk or device it is measured in.
+    A function of the seed's key and the bits of the numbers in float32, so that a cell's network
+    does not depend on which grid, chunk or device it is measured in. Blocks that are not plain have
+    dropout and branch_scale as ``others``.
 
     Examples
     --------
@@ -41,7 +51,7 @@ def cell_key(key: RandomKey, weight_var: ArrayLike, bias_var: ArrayLike) -> Rand
     >>> bool(jnp.all(jax.random.key_data(a) == jax.random.key_data(b)))
     False
     """
-    for value in (weight_var, bias_var):
+    for value in (weight_var, bias_var, *others):
         number = jnp.asarray(value).astype(jnp.float32) + 0.0  # -0.0 is 0.0
         key = jax.random.fold_in(key, lax.bitcast_convert_type(number, jnp.uint32))
     return key
@@ -59,6 +69,15 @@ class Draws(NamedTuple):
     hidden: Float[Array, "hidden width width"] | None
     biases: Float[Array, "depth width"]
     cotangent: Float[Array, "inputs width"]
+    norm: tuple[Float[Array, "hidden width"], Float[Array, "hidden width"]] | None = None
+
+    def norm_of(self, layer: Int[Array, ""]) -> tuple[Array, Array] | None:
+        """A learned scale and shift of the norm that belongs to ``layer``, 2..depth."""
+        if self.norm is None:
+            return None
+        scale, shift = self.norm
+        at = lambda v: lax.dynamic_index_in_dim(v, layer - 2, keepdims=False)  # noqa: E731
+        return at(scale), at(shift)
 
     def weight(self, plan: Plan, layer: Int[Array, ""]) -> Float[Array, "width width"]:
         """The unit draw of ``layer``, 2..depth."""
@@ -69,7 +88,12 @@ class Draws(NamedTuple):
 
 
 def _hidden_weight(plan: Plan, key: RandomKey, layer) -> Float[Array, "width width"]:
-    return unit_weight(key, layer, plan.distribution, plan.width, plan.width, plan.dtype)
+    return _weight(plan, key, layer, plan.width)
+
+
+def _weight(plan: Plan, key: RandomKey, layer, fan_in: int) -> Float[Array, "width fan_in"]:
+    weight = unit_weight(key, layer, plan.distribution, plan.width, fan_in, plan.dtype)
+    return unit_rows(weight) if plan.block.unit_rows else weight
 
 
 def draw(plan: Plan, key: RandomKey) -> Draws:
@@ -83,7 +107,7 @@ def _around(plan: Plan, key: RandomKey, hidden) -> Draws:
     bias = partial(unit_bias, key, fan_out=plan.width, dtype=plan.dtype)
     return Draws(
         key=key,
-        first=unit_weight(key, 1, plan.distribution, plan.width, plan.in_features, plan.dtype),
+        first=_weight(plan, key, 1, plan.in_features),
         hidden=hidden,
         biases=jax.vmap(bias)(jnp.arange(1, plan.depth + 1)),
         cotangent=cotangent(key, plan.inputs, plan.width, plan.dtype),
@@ -139,4 +163,18 @@ def of_network(plan: Plan, network: MLP, key: RandomKey) -> Draws:
         hidden=weights,
         biases=jnp.concatenate([first_bias[None], biases]),
         cotangent=cotangent(key, plan.inputs, plan.width, plan.dtype),
+        norm=_learned(network),
     )
+
+
+def _learned(network: MLP):
+    """Scale and shift behind the norms of layers 2..depth; held statistics become part of them."""
+    layers, _ = network.norms()
+    if not layers:
+        return None
+    scale, shift, *held = layers
+    if held:
+        mean, variance = held
+        scale = scale * inverse_root(variance)
+        shift = shift - scale * mean
+    return scale, shift

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import jax
 import numpy as np
@@ -9,10 +10,19 @@ from jaxtyping import Float, Int
 
 from sigprop.propagation.passes import Passed
 
-__all__ = ["Measurement", "SeedReadings", "over_seeds", "seed_readings"]
+__all__ = ["Measurement", "MeasurementStatus", "SeedReadings", "over_seeds", "seed_readings"]
 
 PerLayer = Float[np.ndarray, "*grid layer"]
 PerCell = Float[np.ndarray, "*grid"]
+
+
+class MeasurementStatus(IntEnum):
+    """Whether readings mean what their names say."""
+
+    OK = 0
+    DEGENERATE = 1
+    """Batch norm over three inputs or fewer: 1 and 2 become constants, and with 3 the mean of the
+    squared gradient is infinite."""
 
 
 @jax.tree_util.register_dataclass
@@ -37,7 +47,7 @@ class Measurement:
         log |∂⟨u_a, z^L_a⟩/∂z^l_a|², u_a ~ N(0, I) drawn for each input.
     log_gradient_w, log_gradient_b
         log of the squared norm of the gradient of Σ_a ⟨u_a, z^L_a⟩ with respect to W^l (as it
-        acts, in either parameterisation) and b^l.
+        acts, in either parameterisation) and b^l. -inf for a bias that batch norm takes out again.
     gradient_rate
         (log g²_1 − log g²_L)/(L − 1) of ``log_gradient_z``; L is the last finite layer. nan where
         there are fewer than two.
@@ -45,6 +55,8 @@ class Measurement:
         Variance over seeds of log g²_1 − log g²_L of one input, averaged over inputs.
     diverged_at_layer
         First layer, counted from 1, that is not finite in some seed; 0 if there is none.
+    status
+        `MeasurementStatus`.
     """
 
     variance: PerLayer
@@ -65,6 +77,7 @@ class Measurement:
     gradient_rate_stderr: PerCell
     log_gradient_variance: PerCell
     diverged_at_layer: Int[np.ndarray, "*grid"]
+    status: Int[np.ndarray, "*grid"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +139,9 @@ def _log_growth(
     return np.where(finite_layers[:, None] > 1, growth, np.nan)
 
 
-def over_seeds(seeds: Sequence[SeedReadings], grid_shape: tuple[int, ...]) -> Measurement:
+def over_seeds(
+    seeds: Sequence[SeedReadings], grid_shape: tuple[int, ...], status: MeasurementStatus
+) -> Measurement:
     """Means and standard errors over seeds, cells laid out as the grid."""
     stacked = {
         name: np.stack([np.asarray(getattr(s, name), np.float64) for s in seeds])
@@ -139,6 +154,7 @@ def over_seeds(seeds: Sequence[SeedReadings], grid_shape: tuple[int, ...]) -> Me
             found[f"{name}_stderr"] = np.sqrt(_variance(stacked[name]) / len(seeds))
         found["log_gradient_variance"] = _variance(stacked["log_growth"]).mean(-1)
     found["diverged_at_layer"] = _diverged(np.stack([s.finite_layers for s in seeds]), seeds)
+    found["status"] = np.full_like(found["diverged_at_layer"], status)
     return Measurement(**{k: v.reshape(grid_shape + v.shape[1:]) for k, v in found.items()})
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -14,10 +15,15 @@ from sigprop.architecture import Architecture
 from sigprop.networks import MLP
 from sigprop.networks.initialisers import RandomKey
 from sigprop.propagation.draws import draw_on_devices, of_network, seed_key
-from sigprop.propagation.forward import Cells
-from sigprop.propagation.measurement import Measurement, over_seeds, seed_readings
+from sigprop.propagation.measurement import (
+    Measurement,
+    MeasurementStatus,
+    over_seeds,
+    seed_readings,
+)
 from sigprop.propagation.passes import run_independent, run_shared
-from sigprop.propagation.plan import Plan, make_plan
+from sigprop.propagation.plan import Plan, block_plan, make_plan
+from sigprop.propagation.signal import Cells
 
 __all__ = ["measure"]
 
@@ -31,6 +37,7 @@ def measure(
     key: RandomKey,
     seeds: int = 1,
     draws: str = "shared",
+    dropout_masks: str = "independent",
     precision: lax.PrecisionLike = lax.Precision.HIGHEST,
     memory_budget: int = 2**28,
 ) -> Measurement:
@@ -39,11 +46,12 @@ def measure(
     Parameters
     ----------
     network
-        An `Architecture`, whose ``weight_var`` and ``bias_var`` may be grids: one network for each
+        An `Architecture` with any block, whose four numbers may be grids: one network for each
         cell and seed. Or an `MLP`, measured as it stands (a readout is left out).
     inputs
         x⁰, shape (inputs, in_features), or (seeds, inputs, in_features) for one set a seed.
-        Correlation is measured between the first two.
+        Correlation is measured between the first two. With batch norm the inputs are the batch:
+        more than three, or the ``status`` is degenerate.
     key
         Random key. Seed s uses `seed_key` (key, s): its weights are those of an `MLP` made from
         that key, and its cotangents are `networks.initialisers.cotangent` of it. For an `MLP`,
@@ -55,6 +63,10 @@ def measure(
         one matrix multiply, which is what makes a diagram cheap. Each cell is a fair sample of its
         ensemble, but neighbouring cells deviate from their means together: errors do not average
         out across the grid. "independent": every cell draws its own, from `cell_key`.
+    dropout_masks
+        "independent": every input has masks of its own. "shared": all inputs have the same. They
+        come from the seed's key as those of ``MLP(x, key=...)`` do, and cells share the uniform
+        numbers behind them as they share the draws.
     precision
         Of the matrix multiplies.
     memory_budget
@@ -91,6 +103,8 @@ def measure(
     """
     seeds = check_whole_number("seeds", seeds)
     check_one_of("draws", draws, ("shared", "independent"))
+    check_one_of("dropout_masks", dropout_masks, ("independent", "shared"))
+    shared_masks = dropout_masks == "shared"
     precision = lax.Precision(precision)
     budget = check_whole_number("memory_budget", memory_budget, minimum=0)
     if is_traced(network, inputs, key):
@@ -101,14 +115,21 @@ def measure(
                 "a given MLP is one network: seeds must be 1 and draws 'shared', got "
                 f"seeds={seeds}, draws={draws!r}"
             )
-        return _measure_network(network, inputs, key, precision, budget)
-    return _measure_grid(network, inputs, key, seeds, draws == "independent", precision, budget)
+        return _measure_network(network, inputs, key, shared_masks, precision, budget)
+    independent = draws == "independent"
+    return _measure_grid(network, inputs, key, seeds, independent, shared_masks, precision, budget)
 
 
 def _measure_grid(
-    architecture: Architecture, inputs, key, seeds: int, independent: bool, precision, budget: int
+    architecture: Architecture,
+    inputs,
+    key,
+    seeds: int,
+    independent: bool,
+    shared_masks: bool,
+    precision,
+    budget: int,
 ) -> Measurement:
-    _check_plain(architecture.is_plain)
     x = _inputs(inputs, seeds)
     cells = math.prod(architecture.grid_shape)
     plan = make_plan(
@@ -122,22 +143,31 @@ def _measure_grid(
         dtype=x.dtype,
         precision=precision,
         memory_budget=budget,
+        block=block_plan(
+            architecture.block,
+            architecture.norm,
+            learned=False,
+            dropout=bool(np.any(np.asarray(architecture.dropout))),
+            shared_masks=shared_masks,
+        ),
     )
-    variances = _flat_variances(architecture, plan, cells)
-    scales = _scales(plan, *variances)
+    numbers = _flat_numbers(architecture, plan, cells)
+    scales = _scales(plan, *numbers)
+    coordinates = numbers[:2] if architecture.is_plain else numbers
     readings = []
     for seed in range(seeds):
         own, x_own = seed_key(key, seed), x[seed % len(x)]
         if independent:
-            passed = run_independent(plan, own, variances, scales, x_own)
+            passed = run_independent(plan, own, coordinates, scales, x_own)
         else:
             passed = run_shared(plan, draw_on_devices(plan, own), scales, x_own)
         readings.append(seed_readings(passed, cells))
-    return over_seeds(readings, architecture.grid_shape)
+    return over_seeds(readings, architecture.grid_shape, _status(plan))
 
 
-def _measure_network(network: MLP, inputs, key, precision, budget: int) -> Measurement:
-    _check_plain(network.elementwise and network.dropout is None)
+def _measure_network(
+    network: MLP, inputs, key, shared_masks: bool, precision, budget: int
+) -> Measurement:
     x = _inputs(inputs, 1)
     if x.shape[-1] != network.first.fan_in:
         raise ValueError(
@@ -159,18 +189,37 @@ def _measure_network(network: MLP, inputs, key, precision, budget: int) -> Measu
         precision=precision,
         memory_budget=budget,
         always_held=True,
+        block=block_plan(
+            network.block,
+            None if network.norm == "weight_norm" or _held(network) else network.norm,
+            learned=network.normalisation is not None,
+            dropout=network.dropout is not None,
+            shared_masks=shared_masks,
+        ),
     )
     draws = of_network(plan, network, seed_key(key, 0))
     ones = np.ones(plan.padded(1), plan.dtype)
     # A network without biases must be told apart: in log scale, 0 times a huge factor is still 0.
     log_bias_scale = 0 * ones if np.any(np.asarray(draws.biases)) else np.full_like(ones, -np.inf)
-    passed = run_shared(plan, draws, Cells(ones, ones, log_bias_scale), x[0])
-    return over_seeds([seed_readings(passed, 1)], ())
+    alpha = ones if network.branch_scale is None else ones * np.asarray(network.branch_scale[...])
+    keep = None if network.dropout is None else ones * (1 - np.asarray(network.dropout[...]))
+    cells = Cells(ones, alpha, log_bias_scale, _log(alpha), keep)
+    passed = run_shared(plan, draws, cells, x[0])
+    return over_seeds([seed_readings(passed, 1)], (), _status(plan))
 
 
-def _check_plain(plain: bool) -> None:
-    if not plain:
-        raise ValueError("network must have block='plain', norm=None and dropout=0 to be measured")
+def _held(network: MLP) -> bool:
+    """Whether batch norm's statistics are held: the norm is then a scale and a shift."""
+    return network.norm == "batch_norm" and not network.couples_inputs
+
+
+# Of batch norm over B inputs: with B = 2 the outputs are ±1, with B = 3 E[g²] diverges.
+_DEGENERATE_BATCH = 3
+
+
+def _status(plan: Plan) -> MeasurementStatus:
+    degenerate = plan.block.couples_inputs and plan.inputs <= _DEGENERATE_BATCH
+    return MeasurementStatus.DEGENERATE if degenerate else MeasurementStatus.OK
 
 
 def _inputs(inputs, seeds: int) -> Float[np.ndarray, "seeds inputs in_features"]:
@@ -185,20 +234,35 @@ def _inputs(inputs, seeds: int) -> Float[np.ndarray, "seeds inputs in_features"]
     return x.reshape(-1, *x.shape[-2:]).astype(jnp.result_type(float))
 
 
-def _flat_variances(architecture: Architecture, plan: Plan, cells: int) -> tuple[Flat, Flat]:
-    """weight_var and bias_var of every cell; the padding repeats the last one."""
+def _flat_numbers(
+    architecture: Architecture, plan: Plan, cells: int
+) -> tuple[Flat, Flat, Flat, Flat]:
+    """The four numbers of every cell; the padding repeats the last one."""
     pad = (0, plan.padded(cells) - cells)
-    both = np.broadcast_arrays(architecture.weight_var, architecture.bias_var)  # type: ignore[arg-type]
-    weight_var, bias_var = (np.pad(v.ravel(), pad, mode="edge").astype(plan.dtype) for v in both)
-    return weight_var, bias_var
+    flat = [
+        np.pad(np.broadcast_to(v, architecture.grid_shape).ravel(), pad, mode="edge")
+        for v in jax.tree.leaves(architecture)
+    ]
+    weight_var, bias_var, dropout, branch_scale = (v.astype(plan.dtype) for v in flat)
+    return weight_var, bias_var, dropout, branch_scale
 
 
-def _scales(plan: Plan, weight_var: Flat, bias_var: Flat) -> Cells:
-    weight_var, bias_var = weight_var.astype(np.float64), bias_var.astype(np.float64)
-    with np.errstate(divide="ignore"):  # without bias, -inf is meant
-        scales = (
-            np.sqrt(weight_var / plan.in_features),
-            np.sqrt(weight_var / plan.width),
-            0.5 * np.log(bias_var),
-        )
-    return Cells(*(scale.astype(plan.dtype) for scale in scales))
+def _scales(
+    plan: Plan, weight_var: Flat, bias_var: Flat, dropout: Flat, branch_scale: Flat
+) -> Cells:
+    weight_var, bias_var, dropout, alpha = (
+        v.astype(np.float64) for v in (weight_var, bias_var, dropout, branch_scale)
+    )
+    cells = Cells(
+        first_scale=np.sqrt(weight_var / plan.in_features),
+        hidden_scale=alpha * np.sqrt(weight_var / plan.width),
+        log_bias_scale=0.5 * _log(bias_var),
+        log_branch_scale=_log(alpha) if plan.block.residual else None,
+        keep=1 - dropout if plan.block.dropout else None,
+    )
+    return jax.tree.map(lambda v: v.astype(plan.dtype), cells)
+
+
+def _log(values: Flat) -> Flat:
+    with np.errstate(divide="ignore"):  # -inf is meant: without bias, without a branch
+        return np.log(values)

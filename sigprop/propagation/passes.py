@@ -14,8 +14,9 @@ from sigprop.networks.initialisers import RandomKey
 from sigprop.propagation import backward, forward
 from sigprop.propagation.backward import Cotangent, CotangentReading
 from sigprop.propagation.draws import Draws, cell_key, draw, of_segment
-from sigprop.propagation.forward import Cells, Signal, SignalReading
+from sigprop.propagation.forward import SignalReading
 from sigprop.propagation.plan import Plan
+from sigprop.propagation.signal import Cells, Signal
 
 __all__ = ["Passed", "run_independent", "run_shared"]
 
@@ -52,19 +53,19 @@ def run_shared(
 def run_independent(
     plan: Plan,
     key: RandomKey,
-    variances: tuple[Numbers, Numbers],
+    coordinates: tuple[Numbers, ...],
     cells: Cells,
     inputs: Float[Array | np.ndarray, "inputs in_features"],
 ) -> Passed:
-    """Measure every cell with draws of its own, made from its (weight_var, bias_var)."""
+    """Measure every cell with draws of its own, made from its coordinates."""
 
     def cell(key, inputs, own):
-        (weight_var, bias_var), cells = own
-        draws = draw(plan, cell_key(key, weight_var, bias_var))
+        coordinates, cells = own
+        draws = draw(plan, cell_key(key, *coordinates))
         return _block(plan, inputs, draws, jax.tree.map(lambda v: v[None], cells))
 
     on_device = lambda key, own, inputs: lax.map(partial(cell, key, inputs), own)  # noqa: E731
-    return _over_devices(plan, on_device)(key, (variances, cells), inputs)
+    return _over_devices(plan, on_device)(key, (coordinates, cells), inputs)
 
 
 def _over_devices(plan: Plan, on_device):
@@ -82,11 +83,13 @@ def _over_devices(plan: Plan, on_device):
 def _block(plan: Plan, inputs, draws: Draws, cells: Cells) -> Passed:
     """Forward and backward through all layers, for the cells of one block."""
     signal, first = forward.enter(plan, draws, cells, inputs)
-    starts, (readings, slopes) = _forward(plan, draws, cells, signal)
+    starts, (readings, traces) = _forward(plan, draws, cells, signal)
     readings = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, readings)
     last = jnp.sum(readings.alive.astype(jnp.int32), axis=0)
-    cotangents = _backward(plan, draws, cells, last, starts, slopes)
-    gradients = backward.log_gradients(plan, cotangents, readings.x_products, readings.x_scale)
+    cotangents = _backward(plan, draws, cells, last, starts, traces)
+    gradients = backward.log_gradients(
+        plan, cells, last, *cotangents, readings.x_products, readings.x_scale
+    )
     return _masked(plan, readings, gradients, last)
 
 
@@ -110,62 +113,67 @@ def _masked(plan: Plan, readings: SignalReading, gradients, last: Int[Array, " c
 
 
 # ------------------------------------------------------------------- segments of layers
-# With one segment the forward scan stores φ'(z) of every layer. With several it stores the signal
-# at the start of each, and each is run forward once more just before it is run backward.
+# With one segment the forward scan stores the trace of every layer (φ'(z), if plain). With several
+# it stores the signal at the start of each, and each is run forward once more just before it is run
+# backward.
 
 
 def _forward(plan: Plan, draws: Draws, cells: Cells, signal: Signal):
-    """Readings of layers 2..depth, with what `_backward` needs: segments' starts, or slopes."""
+    """Readings of layers 2..depth, with what `_backward` needs: segments' starts, or traces."""
     if plan.segments == 1:
-        _, (readings, slopes) = _segment_forward(plan, draws, cells, signal, jnp.asarray(0))
-        return None, (_joined(plan, readings, 1), slopes)
+        _, (readings, traces) = _segment_forward(plan, draws, cells, signal, jnp.asarray(0))
+        return None, (_joined(plan, readings, 1), traces)
 
     def one(signal, segment):
         own = of_segment(plan, draws, segment)
-        end, (readings, _) = _segment_forward(plan, own, cells, signal, segment, slopes=False)
+        end, (readings, _) = _segment_forward(plan, own, cells, signal, segment, traces=False)
         return end, (signal, readings)
 
     _, (starts, readings) = lax.scan(one, signal, jnp.arange(plan.segments))
     return starts, (_joined(plan, readings, 2), None)
 
 
-def _backward(plan: Plan, draws, cells, last, starts, slopes) -> CotangentReading:
-    """Readings of layers 1..depth."""
+def _backward(plan: Plan, draws, cells, last, starts, traces):
+    """Readings of layers 1..depth: of z^l, and of what arrives there before a norm acts on it."""
     cotangent, final = backward.start(plan, draws, last)
     if plan.segments == 1:
         back = partial(_segment_backward, plan, draws, cells, last)
-        _, readings = back(cotangent, slopes, jnp.asarray(0))
+        _, readings = back(cotangent, traces, jnp.asarray(0))
         readings = _joined(plan, readings, 1)
     else:
 
         def one(cotangent, segment):
             start, index = segment
             own = of_segment(plan, draws, index)
-            _, (_, slopes) = _segment_forward(plan, own, cells, start, index)
-            return _segment_backward(plan, own, cells, last, cotangent, slopes, index)
+            _, (_, traces) = _segment_forward(plan, own, cells, start, index)
+            return _segment_backward(plan, own, cells, last, cotangent, traces, index)
 
         segments = (starts, jnp.arange(plan.segments))
         _, readings = lax.scan(one, cotangent, segments, reverse=True)
         readings = _joined(plan, readings, 2)
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), readings, final)
+    of_z, arrived = readings
+    of_z = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), of_z, final)
+    if arrived is None:
+        return of_z, of_z
+    return of_z, jax.tree.map(lambda a, b: jnp.concatenate([a[:1], b]), of_z, arrived)
 
 
-def _segment_forward(plan: Plan, draws, cells, signal: Signal, segment, slopes: bool = True):
+def _segment_forward(plan: Plan, draws, cells, signal: Signal, segment, traces: bool = True):
     def one(signal, hidden):
-        signal, reading, slope = forward.step(plan, draws, cells, signal, hidden + 2)
-        return signal, (reading, slope if slopes else None)
+        signal, reading, trace = forward.step(plan, draws, cells, signal, hidden + 2)
+        return signal, (reading, trace if traces else None)
 
     return lax.scan(_within(plan, one), signal, _hidden_layers(plan, segment))
 
 
 def _segment_backward(
-    plan: Plan, draws, cells, last, cotangent: Cotangent, slopes, segment
-) -> tuple[Cotangent, CotangentReading]:
+    plan: Plan, draws, cells, last, cotangent: Cotangent, traces, segment
+) -> tuple[Cotangent, tuple[CotangentReading, CotangentReading | None]]:
     def one(cotangent, layer):
-        hidden, slope = layer
-        return backward.step(plan, draws, cells, last, cotangent, slope, hidden + 1)
+        hidden, trace = layer
+        return backward.step(plan, draws, cells, last, cotangent, trace, hidden + 1)
 
-    layers = (_hidden_layers(plan, segment), slopes)
+    layers = (_hidden_layers(plan, segment), traces)
     return lax.scan(_within(plan, one), cotangent, layers, reverse=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 from sigprop.architecture import Architecture
 from sigprop.propagation import measure, passes, plan
 from sigprop.propagation.draws import draw_on_devices
-from sigprop.propagation.forward import Cells
+from sigprop.propagation.signal import Cells
 
 KEY = jax.random.key(8)
 # Chaotic, so that a difference in the last bit would grow to order 1 over the depth.
