@@ -42,9 +42,10 @@ class Settings:
         return min(self.readings.every or self.steps, self.steps)
 
     @property
-    def blocks(self) -> int:
-        """How many; the last may be cut short."""
-        return -(-self.steps // self.block)
+    def lengths(self) -> tuple[int, ...]:
+        """Steps before each reading: none before the first, fewer perhaps before the last."""
+        rest = self.steps % self.block
+        return (0, *[self.block] * (self.steps // self.block), *([rest] if rest else []))
 
 
 @tree_util.register_dataclass
@@ -195,9 +196,9 @@ def train(
     _check_single(optimiser)
     if not progress or is_traced(init, splits, optimiser, key):
         return run(settings, init, splits, optimiser, key)
-    state, first = _begin(settings, init, splits, optimiser, key)
-    advance = lambda state: _advance(settings, 1, splits, optimiser, key, state)  # noqa: E731
-    return _end(settings, splits, *shown(advance, state, first, settings.blocks))
+    state = _begin(settings, init, splits, optimiser, key)
+    advance = functools.partial(_advance, settings, splits, optimiser, key)
+    return _end(settings, splits, *shown(advance, state, settings.lengths))
 
 
 def checked_call(
@@ -238,17 +239,16 @@ def _check_single(optimiser: Optimiser) -> None:
 @functools.partial(jax.jit, static_argnums=0)
 def run(settings: Settings, init: Any, splits: Splits, optimiser: Optimiser, key: Any) -> Training:
     """All of it as one program."""
-    state, first = _begin(settings, init, splits, optimiser, key)
-    state, (losses, rest) = _advance(settings, settings.blocks, splits, optimiser, key, state)
-    return _end(settings, splits, state, first, losses, rest)
+    state = _begin(settings, init, splits, optimiser, key)
+    lengths = jnp.asarray(settings.lengths)
+    return _end(settings, splits, *_advance(settings, splits, optimiser, key, state, lengths))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _begin(settings, init, splits, optimiser, key) -> tuple[State, Reading]:
-    init_key = jax.random.fold_in(key, 0)
+def _begin(settings, init, splits, optimiser, key) -> State:
     check_problem(settings.problem, init, splits.train.take(slice(0, settings.batch_size)), key)
-    parts = take_apart(init(init_key))
-    state = State(
+    parts = take_apart(init(jax.random.fold_in(key, 0)))
+    return State(
         parts,
         _chain(optimiser, parts).init(parts.params),
         first_order(len(splits.train)),
@@ -256,31 +256,32 @@ def _begin(settings, init, splits, optimiser, key) -> tuple[State, Reading]:
         jnp.full((), -1, jnp.int32),
         None if settings.patience is None else Stopping.start(parts.params),
     )
-    return state, _reading(settings, splits, state)
 
 
 def _chain(optimiser: Optimiser, parts: Parts) -> optax.GradientTransformation:
     return optimiser.transformation(weights_among(parts))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _advance(settings, blocks, splits, optimiser, key, state):
-    """Some blocks of steps, with a reading after each."""
+@functools.partial(jax.jit, static_argnums=0)
+def _advance(settings, splits, optimiser, key, state, lengths):
+    """For each of ``lengths``, so many steps and a reading. One program for all lengths."""
     chain = _chain(optimiser, state.parts)
     one = functools.partial(_step, settings, splits.train, chain, key)
 
-    def block(state, _):
-        state, losses = lax.scan(one, state, None, length=settings.block)
-        reading = _reading(settings, splits, state)
+    def record(at, carried):
+        state, losses = carried
+        state, loss = one(state)
+        return state, losses.at[at].set(loss)
+
+    def block(state, length):
+        losses = jnp.full((settings.block,), jnp.nan)
+        state, losses = lax.fori_loop(0, length, record, (state, losses))
+        reading = read(settings.problem, state.parts, splits, settings.readings)
         if settings.patience is not None and state.stopping is not None:
             state = _judged(settings.patience, state.stopping, state, reading)
         return state, (losses, reading)
 
-    return lax.scan(block, state, None, length=blocks)
-
-
-def _reading(settings, splits, state: State) -> Reading:
-    return read(settings.problem, state.parts, splits, settings.readings)
+    return lax.scan(block, state, lengths)
 
 
 def _judged(patience: Patience, stopping: Stopping, state: State, reading: Reading) -> State:
@@ -290,8 +291,8 @@ def _judged(patience: Patience, stopping: Stopping, state: State, reading: Readi
     return replace(state, stopping=stopping)
 
 
-def _step(settings: Settings, train: Data, chain, key, state: State, _):
-    """One update, or none where the run has diverged, was stopped, or is over."""
+def _step(settings: Settings, train: Data, chain, key, state: State):
+    """One update, or none where the run has diverged or was stopped; and its loss."""
     order = order_at(state.order, state.step, settings.batch_size, jax.random.fold_in(key, 1))
     batch = train
     if settings.batch_size < len(train):
@@ -305,7 +306,7 @@ def _step(settings: Settings, train: Data, chain, key, state: State, _):
         return value, parts.structure.rest_of(model)
 
     (loss, rest), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-    running = (state.diverged_at < 0) & (state.step < settings.steps)
+    running = state.diverged_at < 0
     if state.stopping is not None:
         running &= state.stopping.stopped_at < 0
     finite = jnp.isfinite(loss) & _all_finite(gradient)
@@ -332,18 +333,18 @@ def _where(go, new: Any, old: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _end(settings: Settings, splits: Splits, state: State, first, losses, rest) -> Training:
+def _end(settings: Settings, splits: Splits, state: State, seen) -> Training:
+    losses, readings = seen
     parts, test = state.parts, splits.test
     if state.stopping is not None:
         parts = replace(parts, params=state.stopping.chosen(parts.params))
     scores = (None, None) if test is None else settings.problem.score(parts.model(), test)
-    at = [min(block * settings.block, settings.steps) for block in range(settings.blocks + 1)]
     return Training(
-        loss=losses.reshape(-1)[: settings.steps],
+        loss=losses[1:].reshape(-1)[: settings.steps],  # no steps before the first reading
         diverged_at=state.diverged_at,
         stopped_at=jnp.full((), -1) if state.stopping is None else state.stopping.stopped_at,
-        reading_steps=jnp.asarray(at),
-        readings=jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest),
+        reading_steps=jnp.cumsum(jnp.asarray(settings.lengths)),
+        readings=readings,
         test_loss=scores[0],
         test_accuracy=scores[1],
         final=parts if settings.keep_model else None,

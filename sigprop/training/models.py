@@ -17,7 +17,14 @@ from sigprop.architecture import Architecture
 from sigprop.networks import MLP
 from sigprop.training.data import Data
 
-__all__ = ["Parts", "initialiser_of", "outputs_of", "take_apart", "weights_among"]
+__all__ = [
+    "Parts",
+    "initialiser_of",
+    "modules_with_weights",
+    "outputs_of",
+    "take_apart",
+    "weights_among",
+]
 
 
 @dataclass(frozen=True)
@@ -163,20 +170,40 @@ def _kind(leaf: Any) -> Any:
     return _TRAINED if jnp.issubdtype(leaf.dtype, jnp.floating) else _CHANGING
 
 
+_NOT_WEIGHTS = ("bias", "b", "scale", "gain", "shift", "gamma", "beta", "offset")
+
+
 def weights_among(parts: Parts) -> Any:
     """Tree of booleans like the parameters: weights rather than biases and scales, by name."""
-    if parts.structure.fixed is None:
-        named = parts.params
-    else:
-        named = tree_util.tree_unflatten(parts.structure.graph, parts.params)
-    placed = tree_util.tree_leaves_with_path(named)
-    kinds = [_last_name(path) not in ("bias", "scale", "b") for path, _ in placed]
+    kinds = [words[-1] not in _NOT_WEIGHTS for words in _paths(parts)]
     return tree_util.tree_unflatten(tree_util.tree_structure(parts.params), kinds)
 
 
-def _last_name(path: Any) -> str:
+def modules_with_weights(parts: Parts) -> set[str]:
+    """Paths of the modules that hold them; of the weights themselves where a model has no modules.
+
+    Examples
+    --------
+    >>> tree = {"a": {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}}
+    >>> modules_with_weights(take_apart(tree))
+    {'a'}
+    """
+    weights = [words for words in _paths(parts) if words[-1] not in _NOT_WEIGHTS]
+    return {"/".join(words[:-1]) or words[0] for words in weights}
+
+
+def _paths(parts: Parts) -> list[list[str]]:
+    """Words of every parameter's path."""
+    named = parts.params
+    if parts.structure.fixed is not None:
+        named = tree_util.tree_unflatten(parts.structure.graph, parts.params)
+    placed = tree_util.tree_leaves_with_path(named)
+    return [_words(path) for path, _ in placed]
+
+
+def _words(path: Any) -> list[str]:
     words = tree_util.keystr(tuple(path), simple=True, separator="/").split("/")
-    return words[-2] if len(words) > 1 and words[-1] == "value" else words[-1]
+    return words[:-1] if len(words) > 1 and words[-1] == "value" else words
 
 
 def outputs_of(model: Any, inputs: Any, key: Any) -> Any:

@@ -1,6 +1,6 @@
-"""A progress bar over blocks of steps, moved from the host: a callback inside a scan costs 5x."""
+"""A progress bar over steps, moved from the host: a callback inside a scan costs 5x."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,14 +19,13 @@ def bar(enabled: bool = True) -> Progress:
     )
 
 
-def shown(advance: Callable, state: Any, first: Any, blocks: int) -> tuple[Any, Any, Any, Any]:
-    """``advance`` once for each block; its outputs concatenated as one call would have them."""
+def shown(advance: Callable, state: Any, lengths: Sequence[int]) -> tuple[Any, Any]:
+    """``advance(state, lengths)`` one length at a time: what one call would have returned."""
     pieces = []
-    with bar() as shown_bar:
-        task = shown_bar.add_task("training", total=blocks)
-        for _ in range(blocks):
-            state, piece = advance(state)
+    with bar() as drawn:
+        task = drawn.add_task("training", total=sum(lengths))
+        for length in lengths:
+            state, piece = advance(state, jnp.asarray([length]))
             pieces.append(jax.block_until_ready(piece))
-            shown_bar.advance(task)
-    losses, readings = jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
-    return state, first, losses, readings
+            drawn.advance(task, length)
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)

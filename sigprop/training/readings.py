@@ -1,5 +1,6 @@
 """What is read off a model on the way, at chosen steps."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,12 +10,15 @@ from jax import tree_util
 
 from sigprop._checks import check_whole_number
 from sigprop.gradients import log_square_norms
+from sigprop.networks import MLP
 from sigprop.training.conditioning import Conditioning, conditioning
 from sigprop.training.data import Data, Splits
-from sigprop.training.models import Parts, weights_among
+from sigprop.training.models import Parts, modules_with_weights, weights_among
 from sigprop.training.problem import Problem
 
 __all__ = ["Reading", "Readings", "read"]
+
+_ROW_OF = re.compile(r"\[\d+\]$")  # the layer of a stacked module
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,12 @@ def _loss_and_norms(problem: Problem, parts: Parts, data: Data, with_norms: bool
     of_weights = jax.tree.map(
         lambda g, weight: g if weight else jnp.zeros_like(g), gradient, weights_among(parts)
     )
-    logs = log_square_norms(replace(parts, params=of_weights).model())
-    return value, {name: jnp.exp(log / 2) for name, log in logs.items()}
+    model = replace(parts, params=of_weights).model()
+    logs = log_square_norms(model, stacked=("hidden",) if isinstance(model, MLP) else ())
+    kept = modules_with_weights(parts)
+    return value, {
+        row: jnp.exp(log / 2) for row, log in logs.items() if _ROW_OF.sub("", row) in kept
+    }
 
 
 def _activations(model: Any, data: Data) -> tuple[Any, Any]:
