@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from sigprop._checks import check_whole_number
 from sigprop._precision import is_traced
-from sigprop.training.batches import batch_at, checked_batch_size, first_order, order_at
+from sigprop.training.batches import batch_at, checked_batch_size
 from sigprop.training.data import Data, Splits, as_splits
 from sigprop.training.models import Parts, initialiser_of, take_apart, weights_among
 from sigprop.training.optimisers import Optimiser
@@ -55,7 +55,6 @@ class State:
 
     parts: Parts
     optimiser: Any
-    order: Any
     step: Any
     diverged_at: Any
     stopping: Stopping | None
@@ -251,7 +250,6 @@ def _begin(settings, init, splits, optimiser, key) -> State:
     return State(
         parts,
         _chain(optimiser, parts).init(parts.params),
-        first_order(len(splits.train)),
         jnp.zeros((), jnp.int32),
         jnp.full((), -1, jnp.int32),
         None if settings.patience is None else Stopping.start(parts.params),
@@ -293,10 +291,10 @@ def _judged(patience: Patience, stopping: Stopping, state: State, reading: Readi
 
 def _step(settings: Settings, train: Data, chain, key, state: State):
     """One update, or none where the run has diverged or was stopped; and its loss."""
-    order = order_at(state.order, state.step, settings.batch_size, jax.random.fold_in(key, 1))
     batch = train
     if settings.batch_size < len(train):
-        batch = train.take(batch_at(order, state.step, settings.batch_size))
+        shuffle = jax.random.fold_in(key, 1)
+        batch = train.take(batch_at(shuffle, state.step, settings.batch_size, len(train)))
     mask_key = jax.random.fold_in(jax.random.fold_in(key, 2), state.step)
     parts, params = state.parts, state.parts.params
 
@@ -317,15 +315,13 @@ def _step(settings: Settings, train: Data, chain, key, state: State):
         state,
         parts=parts,
         optimiser=moved,
-        order=order,
         step=state.step + 1,
         diverged_at=jnp.where(running & ~finite, state.step, state.diverged_at),
     ), jnp.where(running, loss, jnp.nan)
 
 
 def _all_finite(tree: Any):
-    """A sum of zeros, or nan: one pass that vectorises."""
-    return sum(jnp.sum(leaf * 0) for leaf in jax.tree.leaves(tree)) == 0
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _where(go, new: Any, old: Any) -> Any:

@@ -14,6 +14,7 @@ from sigprop import training
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
 from sigprop.training import Optimiser, Readings
+from sigprop.training.batches import shuffled
 
 KEY = jax.random.key(3)
 TANH = Architecture(depth=2, width=8, activation="tanh", weight_var=1.5, bias_var=0.1)
@@ -78,37 +79,45 @@ BY_OPTAX = {
 }
 
 
-def by_plain_optax(chain, steps):
-    """Losses of the same network on all of `few`, by a loop as Optax's manual has it."""
-    data = few().train
-    network = MLP(TANH, 64, 10, rngs=jax.random.fold_in(KEY, 0))
-    graph, params = nnx.split(network)
+def small(key):
+    """A tanh network of one hidden layer, as a dict: it compiles fast."""
+    grid = jnp.arange(512.0).reshape(8, 64)
+    return {"a": jnp.sin(grid) / 4, "b": jnp.zeros(8), "c": jnp.cos(grid[:, :10].T)}
+
+
+def of_small(model, inputs, key):
+    return jnp.tanh(inputs @ model["a"].T + model["b"]) @ model["c"].T
+
+
+def trained(optimiser, steps=8):
+    """Losses of `small` on all of `few`."""
+    return training.train(
+        small, few().train, optimiser, steps=steps, key=KEY, predict=of_small, readings=QUIET
+    ).loss
+
+
+def by_plain_optax(chain, steps=8):
+    """The same by a loop as Optax's manual has it."""
+    data, params, losses = few().train, small(KEY), []
 
     def loss(params):
-        logits = nnx.merge(graph, params)(data.inputs)
+        logits = of_small(params, data.inputs, None)
         return optax.softmax_cross_entropy_with_integer_labels(logits, data.targets).mean()
 
-    @jax.jit
-    def step(params, state):
+    state = chain.init(params)
+    for _ in range(steps):
         value, gradient = jax.value_and_grad(loss)(params)
         with jax.numpy_dtype_promotion("standard"):
             updates, state = chain.update(gradient, state, params)
-        return value, optax.apply_updates(params, updates), state
-
-    state, values = chain.init(params), []
-    for _ in range(steps):
-        value, params, state = step(params, state)
-        values.append(float(value))
-    return values
+        params = optax.apply_updates(params, updates)
+        losses.append(float(value))
+    return losses
 
 
 @pytest.mark.parametrize("name", training.OPTIMISERS)
 def test_an_optimiser_takes_the_steps_of_optax(name):
-    run = training.train(
-        TANH, few().train, Optimiser(name, 0.05, weight_decay=1e-2), steps=8, key=KEY,
-        readings=QUIET,
-    )  # fmt: skip
-    np.testing.assert_allclose(run.loss, by_plain_optax(BY_OPTAX[name], 8), rtol=2e-5)
+    mine = trained(Optimiser(name, 0.05, weight_decay=1e-2))
+    np.testing.assert_allclose(mine, by_plain_optax(BY_OPTAX[name]), rtol=2e-5)
 
 
 CLIPPED = [
@@ -125,8 +134,13 @@ CLIPPED = [
 
 @pytest.mark.parametrize(("mine", "theirs"), CLIPPED, ids=["norm", "value", "adaptive", "warmup"])
 def test_clipping_and_schedules_are_those_of_optax(mine, theirs):
-    run = training.train(TANH, few().train, mine, steps=8, key=KEY, readings=QUIET)
-    np.testing.assert_allclose(run.loss, by_plain_optax(optax.chain(*theirs), 8), rtol=2e-5)
+    np.testing.assert_allclose(trained(mine), by_plain_optax(optax.chain(*theirs)), rtol=2e-5)
+
+
+def test_clipping_changes_something():
+    plain = trained(Optimiser("sgd", 0.5))
+    for mine, _ in CLIPPED:
+        assert not np.allclose(trained(mine), plain, rtol=1e-2)
 
 
 def test_l2_is_the_gradient_of_half_the_squares_of_the_weights():
@@ -167,14 +181,14 @@ def test_a_grid_is_its_cells_one_by_one():
 
 
 def test_a_grid_does_not_depend_on_the_order_and_number_of_its_cells():
-    weight_var = np.linspace(0.5, 3.0, 9)
-    go = lambda w: training.train_grid(  # noqa: E731
-        Architecture(2, 8, "tanh", w), few().train, Optimiser("sgd", 0.1), key=KEY, steps=5,
-        batch_size=8, readings=QUIET,
+    rates = np.geomspace(1e-3, 0.3, 9)
+    go = lambda rate: training.train_grid(  # noqa: E731
+        small, few().train, Optimiser("sgd", rate), key=KEY, steps=5, batch_size=8,
+        readings=QUIET, predict=of_small,
     ).loss  # fmt: skip
-    whole = go(weight_var)
-    np.testing.assert_array_equal(go(weight_var[::-1])[::-1], whole)
-    np.testing.assert_array_equal(go(weight_var[:3]), whole[:3])
+    whole = go(rates)
+    np.testing.assert_array_equal(go(rates[::-1])[::-1], whole)
+    np.testing.assert_array_equal(go(rates[:3]), whole[:3])
 
 
 def test_a_run_that_overflows_freezes_and_says_when():
@@ -266,12 +280,39 @@ def test_readings_are_those_of_the_network_itself():
     np.testing.assert_allclose(run.readings.conditioning.layer_mean_square[0, 0], chi, rtol=1e-4)
 
 
-def test_progress_does_not_change_the_answer(capsys):
+def test_progress_does_not_change_the_answer():
     each = {"steps": 7, "key": KEY, "readings": Readings(every=3), "batch_size": 16}
-    plain = training.train(TANH, few(), Optimiser("adam", 0.01), **each)
-    shown = training.train(TANH, few(), Optimiser("adam", 0.01), progress=True, **each)
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(shown)):
+    run = functools.partial(training.train, small, few(), Optimiser("adam", 0.01), **each)
+    plain, shown = run(predict=of_small), run(predict=of_small, progress=True)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(shown), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("examples", [1, 2, 5, 16, 17, 1257])
+def test_a_shuffle_is_a_permutation_that_depends_on_its_key(examples):
+    orders = [
+        np.asarray(shuffled(jax.random.key(seed), jnp.arange(examples), examples))
+        for seed in range(2)
+    ]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(examples))
+    assert examples < 10 or (orders[0] != orders[1]).mean() > 0.8
+
+
+def test_every_example_is_as_often_at_every_place():
+    """Counts over 4000 keys of 10 places; chi-squared of 81 degrees of freedom, 6 sigma."""
+    keys = jax.random.split(KEY, 4000)
+    orders = np.asarray(jax.vmap(lambda k: shuffled(k, jnp.arange(10), 10))(keys))
+    counts = np.stack([np.bincount(orders[:, place], minlength=10) for place in range(10)])
+    assert ((counts - 400.0) ** 2 / 400).sum() < 81 + 6 * np.sqrt(2 * 81)
+
+
+def test_an_epoch_shows_every_example_once():
+    run = training.train(
+        line, training.regression(np.arange(6.0), np.arange(6.0)), Optimiser("sgd", 1e-9),
+        steps=6, batch_size=1, key=KEY, predict=on_line, readings=QUIET,
+    )  # fmt: skip
+    np.testing.assert_allclose(np.sort(run.loss), np.arange(6.0) ** 2, rtol=1e-5, atol=1e-6)
 
 
 BAD = [
