@@ -1,5 +1,6 @@
 """Which random numbers a pass uses: keys of seeds and cells, and the draws they make."""
 
+import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from sigprop import activations
 from sigprop.networks import MLP
 from sigprop.networks.affine import inverse_root
 from sigprop.networks.initialisers import (
@@ -19,7 +21,7 @@ from sigprop.networks.initialisers import (
     unit_rows,
     unit_weight,
 )
-from sigprop.propagation.plan import Plan
+from sigprop.propagation.plan import BlockPlan, Plan
 
 __all__ = ["Draws", "cell_key", "draw", "draw_on_devices", "of_network", "of_segment", "seed_key"]
 
@@ -114,9 +116,24 @@ def _around(plan: Plan, key: RandomKey, hidden) -> Draws:
     )
 
 
-@partial(jax.jit, static_argnums=0)
 def draw_on_devices(plan: Plan, key: RandomKey) -> Draws:
-    """As `draw`: every device draws its share of the layers, then all hold all of them."""
+    """As `draw`: every device draws its share of the layers, then all hold all of them.
+
+    Networks that differ in activation or block alone share one compiled program.
+    """
+    drawing = dataclasses.replace(
+        plan,
+        activation=activations.get("linear"),
+        block=BlockPlan(unit_rows=plan.block.unit_rows),
+        cells_per_block=1,
+        segment=1,
+        segment_held=False,
+    )
+    return _draw_on_devices(drawing, key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_on_devices(plan: Plan, key: RandomKey) -> Draws:
     if not plan.held:
         return _around(plan, key, None)
     share = -(-plan.hidden_layers // plan.devices)
