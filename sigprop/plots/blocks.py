@@ -14,7 +14,8 @@ from sigprop.plots import style
 __all__ = ["block_growth", "block_growth_figure"]
 
 _MARKERS = ("o", "s", "^", "v", "D", "P")
-_DASHES = ("-", (0, (4, 1.5)))
+_DASHES = ("-", (0, (3, 3)))
+_PER_PANEL = len(style.LINE_COLOURS)  # as many as can be told apart
 _POINTS = 9
 
 
@@ -70,12 +71,12 @@ def block_growth(
 
 
 def _look(number: int) -> dict:
-    colours = style.LINE_COLOURS
+    """Every second line is dashed and on top: two laws that are one both show."""
     return {
-        "color": colours[number % len(colours)],
-        "marker": _MARKERS[number % len(_MARKERS)],
-        "linestyle": _DASHES[number // len(colours) % len(_DASHES)],
-        "fillstyle": "full" if number < len(colours) else "none",
+        "color": style.LINE_COLOURS[number % _PER_PANEL],
+        "marker": _MARKERS[number % _PER_PANEL],
+        "linestyle": _DASHES[number % 2],
+        "zorder": 2.0 + 0.1 * (number % 2),
     }
 
 
@@ -87,6 +88,7 @@ def _draw(ax: matplotlib.axes.Axes, line: xr.Dataset, name: str, number: int) ->
         line["log_gradient_theory"],
         color=look["color"],
         linestyle=look["linestyle"],
+        zorder=look["zorder"],
         linewidth=1.0,
     )
     # Points of different blocks stand beside each other, not on top.
@@ -98,7 +100,6 @@ def _draw(ax: matplotlib.axes.Axes, line: xr.Dataset, name: str, number: int) ->
         points["log_gradient_corrected_measured"],
         yerr=points["log_gradient_corrected_stderr"],
         fmt=look["marker"],
-        fillstyle=look["fillstyle"],
         color=look["color"],
         markersize=3.2,
         markeredgewidth=0.8,
@@ -108,7 +109,7 @@ def _draw(ax: matplotlib.axes.Axes, line: xr.Dataset, name: str, number: int) ->
 
 
 def block_growth_figure(ds: xr.Dataset) -> matplotlib.figure.Figure:
-    """A panel for every activation, at the first weight_var.
+    """A column for every activation, at the first weight_var, and a row for every six blocks.
 
     Parameters
     ----------
@@ -121,26 +122,32 @@ def block_growth_figure(ds: xr.Dataset) -> matplotlib.figure.Figure:
         Not yet saved.
     """
     ds = ds.isel(weight_var=[0])
+    names = [str(name) for name in ds["block"].values]
+    groups = [names[start : start + _PER_PANEL] for start in range(0, len(names), _PER_PANEL)]
     columns = ds.sizes["activation"]
+    size = 2.7 * columns + 1.6, 2.6 * len(groups) + 0.5
     with style.paper_style():
         figure, axes = plt.subplots(
-            1, columns, figsize=(max(3.1 * columns + 0.4, 4.6), 4.6), sharey=True, squeeze=False
+            len(groups), columns, figsize=size, sharex=True, sharey="row", squeeze=False
         )
-        for number, ax in enumerate(axes.flat):
-            block_growth(ds.isel(activation=[number]), ax)
-            ax.label_outer()
-        attrs = ds.attrs
+        for row, group in zip(axes, groups):
+            for number, ax in enumerate(row):
+                block_growth(ds.isel(activation=[number]), ax, blocks=group)
+                ax.label_outer()
+            row[-1].legend(handles=_handles(group), loc="center left", bbox_to_anchor=(1.02, 0.5))
+        for ax in axes[1:].flat:
+            ax.set_title("")
         figure.suptitle(
-            "gradient gained back to the first layer: theory (lines) and networks\n"
-            f"(points, corrected for finite width; width {attrs['width']}, {attrs['seeds']} seeds)",
+            "squared gradient gained back to the first layer\nlines: infinite width; points: "
+            f"networks of width {ds.attrs['width']}, {ds.attrs['seeds']} seeds",
             fontsize=8.5,
         )
-        names = [str(name) for name in ds["block"].values]
-        handles = [
-            matplotlib.lines.Line2D(
-                [], [], markersize=4, linewidth=1.0, label=name.replace("_", " "), **_look(number)
-            )
-            for number, name in enumerate(names)
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
+
+
+def _handles(names: Sequence[str]) -> list[matplotlib.lines.Line2D]:
+    looks = [{**_look(number), "linewidth": 1.0, "markersize": 4} for number in range(len(names))]
+    labels = [name.replace("_", " ") for name in names]
+    return [
+        matplotlib.lines.Line2D([], [], label=label, **look) for label, look in zip(labels, looks)
+    ]
