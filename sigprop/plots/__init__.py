@@ -5,6 +5,7 @@ from sigprop.plots.conditioning_map import conditioning_map, conditioning_panel
 from sigprop.plots.depth_profile import depth_profile
 from sigprop.plots.log_spectra import log_spectra, log_spectra_figure
 from sigprop.plots.phase_diagram import phase_diagram, phase_diagram_figure
+from sigprop.plots.remedies import remedies, verdict_matrix
 from sigprop.plots.spectrum import spectrum, spectrum_figure, spectrum_growth
 from sigprop.plots.stability_map import stability_map, stability_panel
 
@@ -18,9 +19,11 @@ __all__ = [
     "log_spectra_figure",
     "phase_diagram",
     "phase_diagram_figure",
+    "remedies",
     "spectrum",
     "spectrum_figure",
     "spectrum_growth",
     "stability_map",
     "stability_panel",
+    "verdict_matrix",
 ]

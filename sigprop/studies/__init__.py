@@ -5,15 +5,21 @@ from sigprop.studies.conditioning_map import ConditioningMap
 from sigprop.studies.growth import Growth, growth_class
 from sigprop.studies.inputs import digit_pairs, load_pairs, with_moments
 from sigprop.studies.jacobian_spectrum import JacobianSpectrum
+from sigprop.studies.patients import PATIENTS
 from sigprop.studies.phase_diagram import PhaseDiagram
+from sigprop.studies.remedies import REMEDIES
+from sigprop.studies.remedy_outcomes import Remedies
 
 __all__ = [
+    "PATIENTS",
+    "REMEDIES",
     "ConditioningMap",
     "BLOCKS",
     "Blocks",
     "Growth",
     "JacobianSpectrum",
     "PhaseDiagram",
+    "Remedies",
     "digit_pairs",
     "growth_class",
     "load_pairs",

@@ -1,0 +1,176 @@
+"""Failing runs times remedies: what theory says of each, and how it trains."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from sigprop._checks import check_known, check_whole_number
+from sigprop.studies.patients import PATIENTS, Budget, Patient, Setup, patient
+from sigprop.studies.remedies import REMEDIES, NotApplicable, treated
+from sigprop.studies.remedy_theory import Prediction, prediction
+from sigprop.studies.remedy_training import outcome, test_examples
+from sigprop.studies.variables import Variable, quantity
+
+__all__ = ["COURSES", "Remedies"]
+
+COURSES = ("control", "untreated", *REMEDIES)
+"""Coordinates of the axis ``remedy``: the two runs to compare with, and the remedies."""
+
+_PAIR = ("patient", "remedy")
+_RUN = (*_PAIR, "seed")
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """Runs for every patient, remedy and seed.
+
+    Handed to `sigprop.sweeps.run` with a grid of ``patient``, ``remedy`` (strings; among them
+    "control" and "untreated") and ``seed`` (numbers). Everything of one patient has one budget.
+
+    Parameters
+    ----------
+    depth, width
+        Of the networks, >= 2.
+    steps
+        Updates, >= 20.
+    batch_size
+        Digits an update, >= 8.
+    seed
+        Decides, with the seed of the grid, draws and batches; the same seed has the same draws
+        under every remedy.
+
+    Raises
+    ------
+    ValueError
+        For a value out of range.
+
+    Examples
+    --------
+    >>> Remedies(depth=20, width=64).config()["steps"]
+    300
+    """
+
+    depth: int = 20
+    width: int = 64
+    steps: int = 300
+    batch_size: int = 64
+    seed: int = 0
+
+    name = "remedies"
+    version = 1
+    static_axes = _PAIR
+    traced_axes = ("seed",)
+    cell_multiple = 1
+
+    def __post_init__(self):
+        least = {"depth": 2, "width": 2, "steps": 20, "batch_size": 8, "seed": 0}
+        for name, minimum in least.items():
+            check_whole_number(name, getattr(self, name), minimum)
+
+    @property
+    def coordinates(self) -> dict[str, np.ndarray]:
+        """No dimensions besides the grid's."""
+        return {}
+
+    @property
+    def budget(self) -> Budget:
+        """Of every run."""
+        return Budget(self.depth, self.width, self.steps, self.batch_size)
+
+    @property
+    def bytes_per_cell(self) -> int:
+        """Parameters a few times over, and the activations of two batches."""
+        return 4 * self.depth * self.width * (8 * self.width + 4 * self.batch_size + 2048)
+
+    @property
+    def axis_attrs(self) -> dict[str, dict[str, str]]:
+        """What the axes mean."""
+        return {
+            "patient": {"long_name": "run that fails when it is left untreated"},
+            "remedy": {"long_name": "what was done, alone; or the healthy control"},
+            "seed": {"long_name": "seed", "units": "1"},
+        }
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """Every output."""
+        whole = {"dtype": "int64"}
+        return {
+            "applicable": quantity(_PAIR, "1 where the remedy makes sense", dtype="int8"),
+            "ratio": quantity(_RUN, "gradient norm by z^1 over that by z^depth before training"),
+            "loss": quantity(_RUN, "test loss after training, inf if it diverged"),
+            "accuracy": quantity(_RUN, "test accuracy after training, nan for a regression"),
+            "diverged_at": quantity(_RUN, "step at which the run diverged, -1 if none", **whole),
+            "stopped_at": quantity(_RUN, "step at which early stopping ended it", **whole),
+            "test_examples": quantity(("patient",), "examples that loss is read on", dtype="int64"),
+            "chi_1_theory": quantity(_PAIR, "chi_1 at the fixed point, nan with a norm or a skip"),
+            "chi_q_theory": quantity(_PAIR, "chi_q at the fixed point, nan with a norm or a skip"),
+            "growth_theory": quantity(_PAIR, "squared gradient, factor a layer, over the depth"),
+            "learning_rate": quantity(_PAIR, "step size"),
+            "stable_step_theory": quantity(_PAIR, "step size of a quadratic loss that diverges"),
+        }
+
+    def check(self, grid: Mapping[str, Any]) -> None:
+        """Raise ValueError for unknown patients and remedies, and seeds that are no seeds."""
+        for name in grid["patient"]:
+            check_known("patient", name, tuple(PATIENTS))
+        for name in grid["remedy"]:
+            check_known("remedy", name, COURSES)
+        for seed in np.asarray(grid["seed"]).tolist():
+            check_whole_number("seed", int(seed) if seed == int(seed) else seed, 0)
+
+    def config(self) -> dict[str, Any]:
+        """What decides the results besides the grid."""
+        names = ("depth", "width", "steps", "batch_size", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def attributes(self) -> dict[str, Any]:
+        """Settings a reader wants at hand, and the machine."""
+        device = jax.devices()[0]
+        return {
+            "title": "which remedy cures which failing training run",
+            **self.config(),
+            "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
+            "matmul_precision": "default",
+            "dtype": "float32",
+        }
+
+    def compute(
+        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """One course of treatment, for every seed."""
+        seeds = cells["seed"].astype(np.int64)
+        case = patient(static["patient"], self.budget)
+        setup = _course(static["remedy"], case)
+        if isinstance(setup, NotApplicable):
+            return self._rows(len(seeds), _not_run(len(seeds)), None, case.untreated)
+        key = jax.random.key(self.seed)
+        keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(seeds.astype(np.uint32))
+        return self._rows(len(seeds), vars(outcome(setup, keys)), prediction(setup), setup)
+
+    def _rows(self, seeds: int, found: Mapping, told: Prediction | None, setup: Setup):
+        blank = Prediction(*[np.nan] * 4)
+        numbers = {
+            "applicable": int(told is not None),
+            "test_examples": test_examples(setup),
+            "learning_rate": np.nan if told is None else setup.optimiser.learning_rate,
+            "chi_1_theory": (told or blank).chi_1,
+            "chi_q_theory": (told or blank).chi_q,
+            "growth_theory": (told or blank).growth,
+            "stable_step_theory": (told or blank).stable_step,
+        }
+        return dict(found) | {name: np.full(seeds, value) for name, value in numbers.items()}
+
+
+def _course(remedy: str, case: Patient) -> Setup | NotApplicable:
+    if remedy == "control":
+        return case.control
+    return case.untreated if remedy == "untreated" else treated(remedy, case.untreated)
+
+
+def _not_run(seeds: int) -> dict[str, np.ndarray]:
+    numbers = {name: np.full(seeds, np.nan) for name in ("loss", "accuracy", "ratio")}
+    return numbers | {name: np.full(seeds, -1) for name in ("diverged_at", "stopped_at")}
