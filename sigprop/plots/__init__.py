@@ -1,5 +1,6 @@
 """Dataset in, axes or figure out. No computation and no physics."""
 
+from sigprop.plots.basics import basics
 from sigprop.plots.blocks import block_growth, block_growth_figure
 from sigprop.plots.conditioning_map import conditioning_map, conditioning_panel
 from sigprop.plots.depth_profile import depth_profile
@@ -10,6 +11,7 @@ from sigprop.plots.spectrum import spectrum, spectrum_figure, spectrum_growth
 from sigprop.plots.stability_map import stability_map, stability_panel
 
 __all__ = [
+    "basics",
     "conditioning_map",
     "conditioning_panel",
     "block_growth",

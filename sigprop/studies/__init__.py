@@ -1,5 +1,6 @@
 """Questions where theory meets measurement; each is handed to a sweep."""
 
+from sigprop.studies.basics import Basics
 from sigprop.studies.blocks import BLOCKS, Blocks
 from sigprop.studies.conditioning_map import ConditioningMap
 from sigprop.studies.growth import Growth, growth_class
@@ -13,6 +14,7 @@ from sigprop.studies.remedy_outcomes import Remedies
 __all__ = [
     "PATIENTS",
     "REMEDIES",
+    "Basics",
     "ConditioningMap",
     "BLOCKS",
     "Blocks",

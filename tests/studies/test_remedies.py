@@ -204,10 +204,10 @@ def test_untreated_runs_fail_and_controls_do_not(ds):
 
 def test_reasons_name_what_changes_from_what_to_what(ds):
     rows = found(ds)
-    assert rows["sigmoid_unit_entries", "xavier"].reason.startswith("chi_1 0.795 → 0.0561")
+    assert rows["sigmoid_unit_entries", "xavier"].reason.startswith("chi_1 0.795 → 0.0557; chi_q")
     assert rows["relu_exploding", "he"].reason == "chi_1 4.00 → 1.00; chi_q 4.00 → 1.00"
     assert rows["relu_exploding", "smaller_step"].reason == "step size 0.0100 → 0.00100"
-    assert rows["sigmoid_xavier", "xavier"].reason == "chi_1 stays 0.0561"
+    assert rows["sigmoid_xavier", "xavier"].reason == "chi_1 stays 0.0557"
     kept = rows["unscaled_regression", "he"].reason
     assert kept.startswith("step size stays 0.0100, above the 2.9")
 
