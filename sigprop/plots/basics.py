@@ -51,7 +51,7 @@ def _parabola(ds: xr.Dataset, ax: matplotlib.axes.Axes) -> None:
     steps = np.arange(1, ds.sizes["step"] + 1)
     for course, colour, dashes in zip(ds["course"].values, _COLOURS, _STYLES):
         one = ds.sel(course=course)
-        label = f"{course}, step {float(one['parabola_step_size']):.2g}"
+        label = f"{course}: {float(one['parabola_step_size']):.2g}"
         # Where a run has diverged nothing is drawn; a mark at its last loss says that it did.
         loss = one["parabola_loss"].values
         ax.plot(steps, loss, color=colour, linestyle=dashes, label=label)
@@ -60,19 +60,20 @@ def _parabola(ds: xr.Dataset, ax: matplotlib.axes.Axes) -> None:
             ax.plot(steps[last], loss[last], "X", color=colour, markersize=6)
     ax.set(xscale="log", yscale="log", title="$y = x^2$ on 1..1000 overflows")
     ax.set(xlabel="update", ylabel="mean squared error")
-    ax.legend()
+    ax.legend(title="step size", loc="center right", alignment="left")
 
 
 def _slopes(ds: xr.Dataset, ax: matplotlib.axes.Axes) -> None:
     for entries, colour, dashes in zip(ds["entries"].values, _COLOURS, _STYLES):
         one = ds.sel(entries=entries)
-        label = f"{entries}\nmean square {float(one['wide_mean_square_slope']):.2g}"
-        label += f" (theory {float(one['wide_mean_square_slope_theory']):.2g})"
+        measured, told = (float(one[f"wide_mean_square_slope{end}"]) for end in ("", "_theory"))
+        label = f"{entries}: {measured:.2g} ({told:.2g})"
         share = one["wide_slope_share"]
         ax.step(ds["slope_bin"], share, where="mid", color=colour, linestyle=dashes, label=label)
     ax.set(title="1000-100-1, tanh: flat units", yscale="log", ylabel="share of units")
     ax.set(xlabel=r"$\log_{10}$ of the slope $\phi'(z)$", ylim=(1e-4, 30))
-    ax.legend(loc="upper left", fontsize=6.5)
+    title = r"weights: mean $\phi'^2$ (theory)"
+    ax.legend(title=title, loc="upper left", fontsize=6.5, alignment="left")
 
 
 def _check(ds: xr.Dataset, ax: matplotlib.axes.Axes) -> None:

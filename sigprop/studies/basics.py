@@ -260,7 +260,7 @@ def _parabola(steps: int, key: Any) -> dict[str, Any]:
 
 def _wide(key: Any) -> dict[str, Any]:
     """One layer of 100 tanh units on 1000 N(0, 1) inputs; φ' = 1 - tanh² multiplies gradients."""
-    inputs = jax.random.normal(jax.random.fold_in(key, 1), (64, 1000))
+    inputs = jax.random.normal(jax.random.fold_in(key, 1), (512, 1000))
     rows = []
     for given in _ENTRIES.values():
         weight_var = 1000.0 if given is None else given
