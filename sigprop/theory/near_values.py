@@ -56,7 +56,7 @@ class NearValues:
         at = zeta[which]
         bend, turn = (legval(root, s[:, panel], tensor=False) for s in self.series[1:])
         first, second = 2 * slope * bend, 2 * (bend**2 + slope * turn)  # of d = φ'²
-        root = _on_side_of(root, at, first)
+        root = _on_side_of(root, np.imag(slope) * np.real(bend))
         z = self.middle[panel] + self.half[panel] * root
         normal = np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
         residue = -self.copies * normal * self.half[panel] * at / first
@@ -125,15 +125,17 @@ def _missed(root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Integral less rule of 1/(t - t₀) over [-1, 1], and its derivative by t₀."""
     nodes, weights = legendre()
     inverse = 1 / (nodes - root[:, None])
-    value = np.log((1 - root) / (-1 - root)) - inverse @ weights
+    value = np.log(1 - root) - np.log(-1 - root) - inverse @ weights
     slope = -1 / (1 - root) - 1 / (1 + root) - inverse**2 @ weights
     return value, slope
 
 
-def _on_side_of(root: np.ndarray, zeta: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """A root on the real axis belongs to the side from which ζ comes; rounding may lose it."""
-    wrong = (np.imag(root) * np.imag(zeta) * np.real(slope) < 0) & (np.abs(np.imag(root)) < 1e-12)
-    return np.where(wrong, np.conj(root), root)
+def _on_side_of(root: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """Roots on the side of the real axis that ``side`` has the sign of, where rounding lost it."""
+    size = np.abs(np.imag(root))
+    lost = (size < 1e-12) & (side != 0)
+    placed = np.real(root) + 1j * np.copysign(np.maximum(size, 1e-300), side)
+    return np.where(lost, placed, root)
 
 
 def _ellipse(t: np.ndarray) -> np.ndarray:

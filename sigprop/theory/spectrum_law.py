@@ -10,6 +10,7 @@ d = φ'(z^l)² (Pennington, Schoenholz and Ganguli 2017, eqs. 12-18, and 2018).
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mpmath
@@ -175,7 +176,7 @@ class JacobianSpectrum:
     def density(self, squares: ArrayLike) -> np.ndarray:
         """Density of the continuous part of the law of λ: 0 outside the support, atoms left out.
 
-        ρ(λ) = -Im y/(π λ) at z = λ + i0.
+        ρ(λ) = -Im y/(π λ) at z = λ + i0; nan where the root was lost, hundreds of nats down a tail.
 
         Parameters
         ----------
@@ -188,7 +189,7 @@ class JacobianSpectrum:
             For λ <= 0 or not finite.
         """
         squares = _positive("squares", squares)
-        return self.density_of_log(np.log(squares)) / squares
+        return np.asarray(self.density_of_log(np.log(squares)) / squares)
 
     def density_of_log(self, log_squares: ArrayLike) -> np.ndarray:
         """Density λ ρ(λ) of log λ, for spectra that span many orders of magnitude.
@@ -219,8 +220,7 @@ class JacobianSpectrum:
             return equation.laws[0].density_of_log(np.exp(log_squares - equation.log_gain))
         # Below this angle z is nearer to the axis than any feature of the spectrum is wide.
         finest = float(np.clip(1e-3 * np.sqrt(self.relative_variance), 1e-12, 1e-3))
-        roots, found = equation.roots_on_axis(log_squares, finest)
-        return np.where(found, np.maximum(-np.imag(roots.y), 0.0) / np.pi, np.nan)
+        return np.maximum(-np.imag(equation.on_axis(log_squares, finest)), 0.0) / np.pi
 
 
 # ---------------------------------------------------------------------------- from an activation
@@ -289,8 +289,9 @@ def jacobian_spectrum(
         return JacobianSpectrum(None, depth, TheoryStatus.NO_THEORY)
     with np.errstate(divide="ignore"):
         log_gain = float(np.log(weight_var))
-    exponent = int(ensemble == "gaussian")
-    equation = SpectralEquation(log_gain, tuple(known), tuple(map(int, counts)), exponent)
+    equation = SpectralEquation(
+        log_gain, *_merged(known, counts), exponent=int(ensemble == "gaussian")
+    )
     return JacobianSpectrum(equation, depth)
 
 
@@ -313,6 +314,17 @@ def _law_at(activation: Activation, variance: float) -> SlopeLaw | None:
     far = limits(activation)
     slopes = far.slopes_infinity if variance else far.slopes_zero
     return limit_law(slopes) if np.isfinite(slopes).all() else None
+
+
+def _merged(
+    laws: list[SlopeLaw], counts: Sequence[int] | np.ndarray
+) -> tuple[tuple[SlopeLaw, ...], tuple[int, ...]]:
+    """Laws with the same atoms and nothing else as one (relu: at every variance), and counts."""
+    kept: dict[object, tuple[SlopeLaw, int]] = {}
+    for number, (law, count) in enumerate(zip(laws, counts)):
+        key = number if law.slopes.size or law.lost else law.atoms
+        kept[key] = (law, kept.get(key, (law, 0))[1] + int(count))
+    return tuple(law for law, _ in kept.values()), tuple(n for _, n in kept.values())
 
 
 def _distinct_variances(variance: ArrayLike, depth: int) -> tuple[np.ndarray, np.ndarray]:

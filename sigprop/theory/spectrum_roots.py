@@ -17,30 +17,13 @@ import numpy as np
 
 from sigprop.theory.slope_law import SlopeLaw
 
-__all__ = ["Roots", "SpectralEquation"]
+__all__ = ["SpectralEquation"]
 
 _TURNS = (0.6, 0.85)  # factors by which the angle falls: the second, where the first loses the root
 _ITERATIONS = 25
 _LONGEST_STEP = 0.7
 _PRECISION = 2e-13
 _ROUNDING = 8e-16
-
-
-@dataclass
-class Roots:
-    """v and ω_l (layers, points) of the root at each point."""
-
-    v: np.ndarray
-    omega: np.ndarray
-
-    def at(self, index: np.ndarray) -> "Roots":
-        """Those at some of the points."""
-        return Roots(self.v[index], self.omega[:, index])
-
-    @property
-    def y(self) -> np.ndarray:
-        """M(z)."""
-        return 1 / np.expm1(-self.v)
 
 
 @dataclass(frozen=True)
@@ -62,74 +45,74 @@ class SpectralEquation:
     counts: tuple[int, ...]
     exponent: int
 
-    def roots_on_axis(self, log_squares: np.ndarray, finest: float) -> tuple[Roots, np.ndarray]:
-        """Roots at λ + i0, and where they were found.
+    @functools.cached_property
+    def _narrowest(self) -> int:
+        """The law that blocks most: as z -> 0 its ζ keeps the digits that y loses."""
+        return int(np.argmax([law.mass_at_zero for law in self.laws]))
 
-        ``finest`` is the angle below which the root no longer turns: small against the relative
-        width of the spectrum.
+    def on_axis(self, log_squares: np.ndarray, finest: float) -> np.ndarray:
+        """The physical y = M(λ + i0), nan where the root was lost.
+
+        ``finest`` is the angle below which z no longer turns: small against the relative width of
+        the spectrum.
         """
+        omega = np.full(log_squares.shape, np.nan + 0j)
         with np.errstate(all="ignore"):  # a root that strays is dropped for not being finite
-            return self._turned(log_squares, finest)
+            start = self._on_negative_axis(log_squares)
+            for turn in _TURNS:
+                left = np.flatnonzero(np.isnan(omega))
+                if not left.size:
+                    break
+                omega[left] = self._turned(log_squares[left], start[:, left], finest, turn)
+            return self.laws[self._narrowest].transform(np.exp(omega))[0]
 
-    def _turned(self, log_squares: np.ndarray, finest: float) -> tuple[Roots, np.ndarray]:
-        start = self._on_negative_axis(log_squares)
-        roots = Roots(start.v.copy(), start.omega.copy())
-        found = np.zeros(log_squares.shape, bool)
-        for turn in _TURNS:
-            left = np.flatnonzero(~found)
-            if not left.size:
-                break
-            angles = np.pi * turn ** np.arange(1, int(np.log(finest / np.pi) / np.log(turn)) + 2)
-            current = start.at(left)
-            for angle in (np.pi, *angles, 0.0):
-                current, good = self._newton(log_squares[left] + 1j * angle, current)
-            good &= np.all(np.imag(current.omega) > -1e-9, axis=0) & (np.imag(current.y) < 1e-9)
-            roots.v[left], roots.omega[:, left] = current.v, current.omega
-            found[left] = good
-        return roots, found
+    def _turned(
+        self, log_squares: np.ndarray, omega: np.ndarray, finest: float, turn: float
+    ) -> np.ndarray:
+        """The narrowest layer's ω once z has turned from the negative axis to the positive one."""
+        steps = int(np.log(finest / np.pi) / np.log(turn)) + 2
+        for angle in (np.pi, *(np.pi * turn ** np.arange(1, steps)), 0.0):
+            omega = self._newton(log_squares + 1j * angle, omega)
+        upper = np.all(np.imag(omega) > -1e-9, axis=0)
+        return np.where(upper, omega[self._narrowest], np.nan)
 
-    def _newton(self, log_z: np.ndarray, start: Roots) -> tuple[Roots, np.ndarray]:
-        """The root near one given, and where it was found."""
-        roots = Roots(start.v.copy(), start.omega.copy())
+    def _newton(self, log_z: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """The ω_l of the root near one given, nan where it is lost: no more time is spent there."""
+        omega = start.copy()
         active = np.arange(log_z.size)
         for _ in range(_ITERATIONS):
-            step, exact = self._step(log_z[active], roots.at(active))
-            size = np.maximum(np.abs(step.v), np.abs(step.omega).max(0))
-            ok = np.isfinite(size)
-            roots.v[active[~ok]] = np.nan
-            shorter = np.minimum(1.0, _LONGEST_STEP / np.maximum(size[ok], 1e-300))
-            roots.v[active[ok]] += shorter * step.v[ok]
-            roots.omega[:, active[ok]] += shorter * step.omega[:, ok]
-            active = active[ok & ~exact & (size > _PRECISION)]
+            step, exact = self._step(log_z[active], omega[:, active])
+            size = np.abs(step).max(0)
+            step *= np.minimum(1.0, _LONGEST_STEP / np.maximum(size, 1e-300))
+            omega[:, active] += step
+            active = active[~(exact | (size <= _PRECISION) | np.isnan(size))]
             if not active.size:
                 break
-        good = np.isfinite(roots.v)
-        good[active] = False
-        roots.v[active] = np.nan  # lost: no more time is spent on it
-        return roots, good
+        omega[:, active] = np.nan
+        return omega
 
-    def _step(self, log_z: np.ndarray, at: Roots) -> tuple[Roots, np.ndarray]:
-        """Newton's step of v and all ω_l together, and where the equations hold to rounding.
+    def _step(self, log_z: np.ndarray, omega: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Newton's step of all ω_l together, and where the equations hold to rounding.
 
         At an edge, where z(y) turns, the step itself never gets small.
         """
-        log_above = -_log_upper(-np.expm1(at.v))
-        total, size, slope = log_z + at.v, np.abs(at.v), self.exponent * self.depth * at.y - 1
-        exact, pending = np.ones(at.v.shape, bool), []
-        for law, count, omega in zip(self.laws, self.counts, at.omega):
-            own, stretch = _log_ratio(law, omega)
-            behind = at.v - own
-            gain = self.log_gain + self.exponent * log_above + at.v + omega
-            total = total - count * (gain + behind / stretch)
-            size = size + count * (1 + np.abs(gain))
+        ratios = [_log_ratio(law, own) for law, own in zip(self.laws, omega)]
+        v = ratios[self._narrowest][0]
+        log_above = -_log_upper(-np.expm1(v))
+        total, size, slope = log_z + v, np.abs(v), self.exponent * self.depth / np.expm1(-v) - 1
+        exact = np.ones(v.shape, bool)
+        for (own, stretch), count, at in zip(ratios, self.counts, omega):
+            gain = self.log_gain + self.exponent * log_above + v + at
+            total = total - count * (gain + (v - own) / stretch)
+            size = size + count * (1 + abs(self.log_gain) + np.abs(v) + np.abs(at))
             slope = slope + count * (1 + 1 / stretch)
-            exact &= np.abs(behind) <= _ROUNDING * (1 + np.abs(own))
-            pending.append((behind, stretch))
+            exact &= np.abs(v - own) <= _ROUNDING * (1 + np.abs(own))
         exact &= np.abs(total) <= _ROUNDING * size
         step = total / slope
-        return Roots(step, np.stack([(step + behind) / s for behind, s in pending])), exact
+        # In this order: near the end of a law that blocks, a step of v is far below its rounding.
+        return np.stack([(step + (v - own)) / stretch for own, stretch in ratios]), exact
 
-    def _on_negative_axis(self, log_squares: np.ndarray) -> Roots:
+    def _on_negative_axis(self, log_squares: np.ndarray) -> np.ndarray:
         """The real root at z = -λ: from a table in log(-ζ) of the layer that blocks most.
 
         Everything is monotone there; Newton's method then has the last digits.
@@ -140,14 +123,13 @@ class SpectralEquation:
         ratio = np.stack(
             [np.real(_log_ratio(w, r + 1j * np.pi)[0]) for w, r in zip(self.laws, log_r)]
         )
-        blocking = int(np.argmax([law.mass_at_zero for law in self.laws]))
-        u = ratio[blocking]
-        omega = np.stack([_inverted(u, own, r) for own, r in zip(ratio, log_r)])
+        u = ratio[self._narrowest]
+        omega = np.stack([np.interp(-u, -own, r) for own, r in zip(ratio, log_r)])
+        omega[self._narrowest] = log_r[self._narrowest]
         log_z = -u + np.asarray(self.counts) @ (
             self.log_gain - self.exponent * np.logaddexp(0, u) + u + omega
         )
-        where = [np.interp(log_squares, log_z, row) for row in (u, *omega)]
-        return Roots(where[0] - 1j * np.pi, np.stack(where[1:]) + 1j * np.pi)
+        return np.stack([np.interp(log_squares, log_z, row) for row in omega]) + 1j * np.pi
 
     @property
     def depth(self) -> int:
@@ -178,8 +160,3 @@ def _log_lower(w: np.ndarray) -> np.ndarray:
 
 def _log_upper(w: np.ndarray) -> np.ndarray:
     return np.log(-1j * w) + 0.5j * np.pi
-
-
-def _inverted(u: np.ndarray, ratio: np.ndarray, log_r: np.ndarray) -> np.ndarray:
-    """Where in log r a falling table of ``ratio`` takes the values ``u``."""
-    return np.interp(-u, -ratio, log_r)
