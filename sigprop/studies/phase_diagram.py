@@ -75,7 +75,7 @@ class PhaseDiagram:
     stable_factor: float = 10.0
 
     name = "phase_diagram"
-    version = 1
+    version = 2
     static_axes = ("activation", "initialiser")
     traced_axes = ("weight_var", "bias_var")
     cell_multiple = 1
@@ -188,7 +188,19 @@ class PhaseDiagram:
         told["log_gradient_z_theory"] = log_gradient + np.log(self.width)  # E|u|² = N at layer L
         told["growth_theory"] = self._growth(told["gradient_rate_theory"])
         lines = prediction.critical_points(static["activation"], cells["bias_var"])
-        return told | lines | self._measured(static, cells, told["gradient_rate_theory"])
+        expected = prediction.fluctuations(
+            static["activation"],
+            depth=self.depth,
+            width=self.width,
+            seeds=self.seeds,
+            orthogonal=_distribution(static["initialiser"]) == "orthogonal",
+            second_moment=self.input_second_moment,
+            correlation=self.input_correlation,
+            weight_var=cells["weight_var"],
+            bias_var=cells["bias_var"],
+        )
+        measured = self._measured(static, cells, told["gradient_rate_theory"])
+        return told | lines | expected | measured
 
     def _growth(self, rate: np.ndarray) -> np.ndarray:
         return growth.growth_class(rate, depth=self.depth, stable_factor=self.stable_factor)
@@ -239,6 +251,11 @@ class PhaseDiagram:
         key = jax.random.fold_in(jax.random.key(self.seed), width)
         pairs = self.pairs.astype(np.float32)
         return propagation.measure(networks, pairs, key=key, seeds=self.seeds)
+
+
+def _distribution(initialiser: str) -> str:
+    named = initialiser in architecture.DISTRIBUTIONS
+    return initialiser if named else architecture.recipe(initialiser).distribution
 
 
 def _growth_at(width: int, found: propagation.Measurement) -> finite_width.GrowthAtWidth:

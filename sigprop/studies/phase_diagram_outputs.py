@@ -63,7 +63,7 @@ def theory_variables() -> dict[str, Variable]:
 
 
 def measured_variables() -> dict[str, Variable]:
-    """What networks show, and how far it is from theory, by name."""
+    """What networks show, how far it is from theory, and the error bars to expect, by name."""
     cell = functools.partial(quantity, _EVERYWHERE)
     gradient = "log squared norm of the gradient by the {}, mean over seeds"
     layers = {
@@ -81,7 +81,12 @@ def measured_variables() -> dict[str, Variable]:
     }
     rate = "growth a layer of the log squared gradient towards the input, "
     spread = "variance over seeds of log g² at the first layer less that at the last"
+    expected = ", expected to order 1/width"
     return found | {
+        "log_gradient_variance_theory": cell(spread + expected),
+        "gradient_rate_stderr_theory": cell(
+            "standard error over seeds of gradient_rate_measured" + expected
+        ),
         "gradient_rate_measured": cell(rate + "mean over seeds"),
         "gradient_rate_stderr": cell("standard error over seeds of gradient_rate_measured"),
         "log_gradient_variance_measured": cell(spread),

@@ -6,7 +6,7 @@ import numpy as np
 
 from sigprop import theory
 
-__all__ = ["BRANCHES", "critical_points", "predicted"]
+__all__ = ["BRANCHES", "critical_points", "fluctuations", "predicted"]
 
 BRANCHES = 4
 """Critical points kept at one bias_var; no activation of the table has more."""
@@ -71,6 +71,68 @@ def predicted(
     """
     cells = np.stack([weight_var, bias_var]).astype(np.float64).tobytes()
     return dict(_predicted(activation, depth, second_moment, cells))
+
+
+def fluctuations(
+    activation: str,
+    *,
+    depth: int,
+    width: int,
+    seeds: int,
+    orthogonal: bool,
+    second_moment: float,
+    correlation: float,
+    weight_var: np.ndarray,
+    bias_var: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """The error bars that theory expects of measurements of two inputs over ``seeds``.
+
+    Parameters
+    ----------
+    activation
+        A name.
+    depth, width, seeds
+        Weight layers, >= 2; units; networks a cell.
+    orthogonal
+        Whether the weights are; else their entries are independent.
+    second_moment, correlation
+        |x|²/N₀ of the inputs, and the cosine between them.
+    weight_var, bias_var
+        One entry a cell.
+
+    Returns
+    -------
+    dict
+        ``log_gradient_variance_theory`` and ``gradient_rate_stderr_theory``, one entry a cell.
+    """
+    at = {"weight_var": weight_var, "bias_var": bias_var}
+    found = theory.log_gradient_variance(
+        activation,
+        depth=depth,
+        width=width,
+        variance0=theory.input_variance(second_moment, **at),
+        correlation0=_first_correlation(correlation, second_moment, **at),
+        ensemble="orthogonal" if orthogonal else "gaussian",
+        **at,
+    )
+    return {
+        "log_gradient_variance_theory": np.asarray(found.variance),
+        "gradient_rate_stderr_theory": np.asarray(found.rate_stderr(depth=depth, seeds=seeds)),
+    }
+
+
+def _first_correlation(
+    correlation: float, second_moment: float, *, weight_var: np.ndarray, bias_var: np.ndarray
+) -> np.ndarray:
+    """c¹ of the inputs; where neither weights nor biases act there is no signal: that of x⁰."""
+    silent = (weight_var == 0) & (bias_var == 0)
+    found = theory.input_correlation(
+        correlation,
+        second_moment=second_moment,
+        weight_var=np.where(silent, 1.0, weight_var),
+        bias_var=bias_var,
+    )
+    return np.asarray(found)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -4,6 +4,7 @@ from sigprop.theory.all_fixed_points import fixed_points
 from sigprop.theory.batch_norm import batch_norm_rate
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
 from sigprop.theory.equilibrium import FixedPoint, fixed_point
+from sigprop.theory.finite_width import LogGradientVariance, log_gradient_variance
 from sigprop.theory.growth_laws import GrowthKind, GrowthLaw, growth_law
 from sigprop.theory.kernel_conditioning import KernelConditioning, kernel_conditioning
 from sigprop.theory.kernels import Kernels, kernels
@@ -34,6 +35,7 @@ __all__ = [
     "GrowthKind",
     "GrowthLaw",
     "JacobianSpectrum",
+    "LogGradientVariance",
     "KernelConditioning",
     "Kernels",
     "Phase",
@@ -53,6 +55,7 @@ __all__ = [
     "jacobian_spectrum",
     "kernel_conditioning",
     "kernels",
+    "log_gradient_variance",
     "lyapunov_exponents",
     "predict",
     "propagate",

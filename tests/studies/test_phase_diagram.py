@@ -195,3 +195,20 @@ def test_the_table_names_where_recipes_land(ds, tmp_path):
 def test_the_table_needs_its_bias_variances(ds):
     with pytest.raises(ValueError, match=r"bias_var must hold \(0\.0, 0\.05\), got none of .0\.05"):
         stability_table.stability_table(ds.sel(bias_var=[0.0, 0.3]))
+
+
+def test_error_bars_are_predicted(ds):
+    """Six seeds say little of a variance: the predicted one lies within its 99.98% interval."""
+    found = ds["log_gradient_variance_measured"] / ds["log_gradient_variance_theory"]
+    held = (ds["activation"] == "linear") & (ds["initialiser"] == "orthogonal")
+    assert found.dims == ("activation", "initialiser", "weight_var", "bias_var")
+    assert ((found > 0.02) & (found < 7)).where(~held, True).all()
+    ratio = (ds["gradient_rate_stderr"] / ds["gradient_rate_stderr_theory"]).where(~held)
+    assert 0.5 < float(ratio.median()) < 1.6
+    np.testing.assert_allclose(
+        ds["log_gradient_variance_theory"].sel(
+            activation="relu", initialiser=["gaussian", "he"], bias_var=0.0
+        ),
+        5 * 11 / 64,
+        rtol=1e-12,
+    )
