@@ -4,6 +4,7 @@ from sigprop.plots.basics import basics
 from sigprop.plots.blocks import block_growth, block_growth_figure
 from sigprop.plots.conditioning_map import conditioning_map, conditioning_panel
 from sigprop.plots.depth_profile import depth_profile
+from sigprop.plots.diagnosis import diagnosis
 from sigprop.plots.log_spectra import log_spectra, log_spectra_figure
 from sigprop.plots.phase_diagram import phase_diagram, phase_diagram_figure
 from sigprop.plots.remedies import remedies, verdict_matrix
@@ -17,6 +18,7 @@ __all__ = [
     "block_growth",
     "block_growth_figure",
     "depth_profile",
+    "diagnosis",
     "log_spectra",
     "log_spectra_figure",
     "phase_diagram",

@@ -1,0 +1,230 @@
+"""The doctor is right about models whose illness is known, whoever built them."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from flax import linen, nnx
+
+import sigprop
+from sigprop import plots, theory
+from sigprop.diagnosis.growth import growth
+from tests.diagnosis import models
+
+
+def found(name, seed=0):
+    build, loss, batch, _ = models.CASES[name]
+    return sigprop.diagnose(build(seed), loss, batch(seed))
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", models.CASES)
+def test_the_verdict(name, seed):
+    report = found(name, seed)
+    assert report.verdict == models.CASES[name][-1], str(report)
+    if report.healthy:
+        report.assert_healthy()
+        assert report.suggestion == "nothing to repair"
+    else:
+        with pytest.raises(AssertionError, match=report.verdict):
+            report.assert_healthy()
+
+
+def test_half_of_the_models_are_not_sigprops():
+    own = [name for name in models.CASES if name.endswith(("mlp", "mlp, weight_var 8"))]
+    assert len(own) <= len(models.CASES) / 2
+    assert len(models.CASES) >= 12
+    assert {case[-1] for case in models.CASES.values()} == {
+        "healthy", "vanishing", "exploding", "nonfinite"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["xavier relu mlp", "sigmoid mlp", "pytree, exploding"])
+def test_the_rate_is_the_mean_field_rate(name):
+    activation, weight_var = {
+        "xavier relu mlp": ("relu", 1.0),
+        "sigmoid mlp": ("sigmoid", 1.0),
+        "pytree, exploding": ("relu", 6.0),
+    }[name]
+    report = found(name)
+    chi = theory.fixed_point(activation, weight_var=weight_var, bias_var=0.0).chi_1
+    # Width 64: E[log] lies below log E by some (5/2)/64 a layer (relu), within the allowance.
+    assert abs(report.gradient_rate - math.log(chi)) < 3 * report.gradient_rate_stderr + 0.04
+
+
+def test_gradients_by_outputs_are_those_of_the_chain_rule():
+    layers = models.linears(0, 3, 1.0)
+    x = models.batch(0)
+    report = sigprop.diagnose([*layers[:2], jnp.tanh, layers[2]], models.list_mean_square, x)
+    z2 = layers[1](layers[0](x))
+    g2 = jax.grad(lambda z: jnp.mean((layers[2](jnp.tanh(z)) - 0.5) ** 2))(z2)
+    reading = report.layers[1]
+    np.testing.assert_allclose(reading.log_gradient, np.log(np.sum(g2**2)), rtol=1e-5)
+    np.testing.assert_allclose(reading.rms, np.sqrt(np.mean(z2**2)), rtol=1e-6)
+    weight = np.asarray(layers[1].weight)
+    np.testing.assert_allclose(reading.weight_var, 64 * np.mean(weight**2), rtol=1e-6)
+    assert [layer.kind for layer in report.layers] == ["Linear", "Linear", "tanh", "Linear"]
+
+
+def test_the_suggestion_is_the_critical_line():
+    build = models.mlp("tanh", 1.0, 0.05, depth=60)
+    report = sigprop.diagnose(build(0), models.mean_square, models.batch(0))
+    assert report.verdict == "vanishing"
+    assert "-> 1.7" in report.suggestion
+    assert "puts this tanh stack on the critical line" in report.suggestion
+    repaired = models.mlp("tanh", 1.76, 0.05, depth=60)
+    sigprop.diagnose(repaired(0), models.mean_square, models.batch(0)).assert_healthy()
+
+
+def test_scanned_layers_are_rows_of_their_own():
+    report = found("critical tanh mlp")
+    assert [layer.name for layer in report.layers] == [
+        "first", *(f"hidden[{i}]" for i in range(29)), "readout"
+    ]  # fmt: skip
+    assert report.unread == ()
+    assert {layer.activation for layer in report.layers[:-1]} == {"tanh"}
+    np.testing.assert_allclose(
+        np.mean([x.weight_var for x in report.layers[1:-1]]), 1.76, rtol=0.02
+    )
+
+
+def test_the_networks_parameterisation_makes_no_difference():
+    ways = [
+        sigprop.diagnose(
+            models.mlp("tanh", 1.5, 0.1, depth=5, parameterisation=way)(0),
+            models.mean_square,
+            models.batch(0),
+        )
+        for way in ("standard", "ntk")
+    ]
+    first, second = ([layer.log_gradient for layer in way.layers] for way in ways)
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_a_layer_that_cannot_be_read_is_named():
+    class Hidden(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = linen.tanh(linen.Dense(8)(x))
+            x = linen.remat(linen.Dense)(8, name="rematerialised")(x)
+            return linen.Dense(1)(x)
+
+    model = models.bound(Hidden(), jnp.ones((1, models.FEATURES)))(0)
+    report = sigprop.diagnose(model, models.mean_square, models.batch(0))
+    assert report.unread == ("rematerialised/bias", "rematerialised/kernel")
+    assert any("rematerialised/kernel" in sentence for sentence in report.evidence)
+    assert [layer.name for layer in report.layers] == ["Dense_0", "Dense_1"]
+
+
+def test_where_nan_appears_first():
+    report = found("nnx, logarithm of negative numbers")
+    assert "second (Linear) is the first output that is not finite" in report.evidence[0]
+    assert "logarithms" in report.suggestion
+
+    class Root(nnx.Module):
+        def __init__(self):
+            self.inner = nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))
+            self.outer = nnx.Linear(4, 1, rngs=nnx.Rngs(1))
+
+        def __call__(self, x):
+            return self.outer(jnp.sqrt(jnp.abs(self.inner(x))))
+
+    backward = sigprop.diagnose(Root(), models.mean_square, jnp.zeros((3, 4)))
+    assert backward.verdict == "nonfinite"
+    assert any("going backward" in s and "inner" in s for s in backward.evidence)
+    spoilt = models.batch(0).at[0, 0].set(jnp.nan)
+    build, loss, _, _ = models.CASES["critical tanh mlp"]
+    assert "the batch itself" in sigprop.diagnose(build(0), loss, spoilt).evidence[0]
+
+
+def test_weights_that_start_at_zero_are_told_from_death():
+    layers = models.linears(0, 4, 1.0)
+    layers[-1] = models.Linear(jnp.zeros_like(layers[-1].weight), layers[-1].bias)
+    report = sigprop.diagnose([*layers], models.list_mean_square, models.batch(0))
+    assert report.verdict == "vanishing"
+    assert "the weights of 3 are all exactly 0" in report.suggestion
+
+
+def test_the_model_is_left_as_it_was():
+    model = models.stack(3, jax.nn.relu, 1.0, norm=nnx.BatchNorm)(0)
+    call = nnx.Linear.__call__
+    before = np.asarray(model.norms[0].mean[...])
+    sigprop.diagnose(model, models.mean_square, models.batch(0))
+    np.testing.assert_array_equal(model.norms[0].mean[...], before)
+    assert nnx.Linear.__call__ is call
+    with pytest.raises(ValueError, match="could not be computed"):
+        sigprop.diagnose(model, models.mean_square, models.batch(0)[:, :3])
+    assert nnx.Linear.__call__ is call
+
+
+def test_growth_has_the_uncertainty_of_a_walk():
+    rng = np.random.default_rng(0)
+    walks = np.cumsum(rng.normal(-0.3, 0.2, (200, 40)), axis=1)
+    fits = [growth(walk) for walk in walks]
+    rates = np.asarray([fit.rate for fit in fits])
+    assert abs(rates.mean() - 0.3) < 4 * 0.2 * math.sqrt(1.2 / 39 / 200)
+    stderr = np.mean([fit.stderr for fit in fits])
+    assert 0.7 < rates.std() / stderr < 1.4
+    assert growth(np.asarray([-np.inf, -np.inf, 1.0, 2.0])).layers == 2
+
+
+def test_it_prints_in_a_terminal_and_in_a_notebook():
+    report = found("xavier relu mlp")
+    text = str(report)
+    assert text.startswith("vanishing (loss ")
+    assert "suggestion: weight variance" in text
+    assert "-> 2.00 at bias variance 0.00 puts this relu stack on the critical line" in text
+    assert text.count("hidden[") >= 30
+    page = report._repr_html_()
+    assert page.count("<tr>") == 1 + len(report.layers)
+    assert "<b" in page
+
+
+@pytest.mark.parametrize("name", ["xavier relu mlp", "pytree, overflow", "nnx, dead relu"])
+def test_the_figure_shows_every_layer(name):
+    report = found(name)
+    ds = report.to_dataset()
+    assert isinstance(ds, xr.Dataset)
+    figure = plots.diagnosis(report)
+    signal, gradient, idle = figure.axes
+    count = sum(len(line.get_xdata()) for line in signal.lines)
+    assert count == len(report.layers)
+    assert len(idle.patches) == 2 * len(report.layers)
+    if math.isfinite(report.gradient_rate):
+        assert any("growth" in line.get_label() for line in gradient.lines)
+    figure.canvas.draw()
+    assert plots.diagnosis(ds).axes[0].get_title(loc="left").startswith(report.verdict)
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+LIST = models.linears(0, 3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "message"),
+    [
+        ({"w": jnp.ones(3)}, models.mean_square, "must be a Flax module, a callable pytree"),
+        (3, models.mean_square, "must be a Flax module, a callable pytree .* got int"),
+        ([jnp.tanh], models.list_mean_square, "must hold floating-point arrays"),
+        (LIST, lambda m, x: m[0](x), r"must return one real number, got float32\[24, 64\]"),
+        (LIST, lambda m, x: jnp.sum(m[1](x)), "could not be computed: TypeError"),
+        (LIST, lambda m, x: jnp.sum(x), "must depend on the model"),
+        (LIST, None, "loss must be a function"),
+        (linen.Dense(3), models.mean_square, "must be a bound Linen module"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_call")
+def test_bad_input_is_one_clear_line(model, loss, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        sigprop.diagnose(model, loss, models.batch(0))
+    assert "\n" not in str(raised.value)
+
+
+def test_asking_the_package_for_something_else():
+    with pytest.raises(AttributeError, match="no attribute 'diagnoze'"):
+        _ = sigprop.diagnoze
