@@ -76,9 +76,8 @@ def _fit(ax: matplotlib.axes.Axes, at: np.ndarray, norm: np.ndarray, rate: float
     colour = style.LINE_COLOURS[1]
     label = rf"growth of $\ln\|g\|^2$: {rate:+.3f} ± {stderr:.3f} a layer"
     ax.plot(at, line, color=colour, linewidth=1.2, label=label)
-    ax.fill_between(
-        at, np.minimum(low, high), np.maximum(low, high), color=colour, alpha=0.25, lw=0
-    )
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    ax.fill_between(at, low, high, color=colour, alpha=0.25, linewidth=0)
 
 
 def _idle(ax: matplotlib.axes.Axes, ds: xr.Dataset) -> None:
