@@ -28,7 +28,7 @@ def test_constants_of_hanin_and_nica(name, weight_var, constant):
     )
     np.testing.assert_allclose(found.variance, constant * 30 / 128, rtol=1e-12)
     # The next order of the exact law: 1/n relative for linear, 3.7/n for relu.
-    assert abs(found.variance[0] / (30 * EXACT_AT_128[name]) - 1) < 4 / 128
+    assert np.all(abs(found.variance / (30 * EXACT_AT_128[name]) - 1) < 4 / 128)
 
 
 def test_the_exact_law_tends_to_the_constant_as_the_width_grows():
