@@ -6,6 +6,7 @@ from sigprop.studies.conditioning_map import ConditioningMap
 from sigprop.studies.growth import Growth, growth_class
 from sigprop.studies.inputs import digit_pairs, load_pairs, with_moments
 from sigprop.studies.jacobian_spectrum import JacobianSpectrum
+from sigprop.studies.kernel_condition import KernelCondition
 from sigprop.studies.patients import PATIENTS
 from sigprop.studies.phase_diagram import PhaseDiagram
 from sigprop.studies.remedies import REMEDIES
@@ -20,6 +21,7 @@ __all__ = [
     "Blocks",
     "Growth",
     "JacobianSpectrum",
+    "KernelCondition",
     "PhaseDiagram",
     "Remedies",
     "digit_pairs",

@@ -1,0 +1,137 @@
+"""How well conditioned NNGP and NTK are at every depth: ordered, critical and chaotic.
+
+Theory to depth 1000 over the tangent kernels of finite networks, for digits brought to equal norm
+and correlation. Writes OUT/kernels.zarr, .png and .pdf, and prints the condition number at the
+last depth beside its limit. The same command again re-plots.
+
+Examples:
+  python experiments/kernels.py
+  python experiments/kernels.py --preset small --activation relu --weight-var 1.6 2 2.4
+  python experiments/kernels.py --activation gelu --bias-var 0.3 --depth 300 --out results/gelu
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import command_line
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from sigprop import plots, studies, sweeps, theory
+
+PRESETS = {
+    "small": {"depth": 200, "measured_depth": 16, "width": 128, "seeds": 4, "outputs": 8},
+    "default": {},
+    "paper": {"depth": 3000, "measured_depth": 128, "width": 1024, "seeds": 16},
+}
+RELATIVE_TO_CRITICAL = (0.7, 1.0, 1.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options of this script."""
+
+    activation: tuple[str, ...] = ("tanh",)
+    """One or several of the named activations."""
+
+    weight_var: tuple[float, ...] = ()
+    """At most six weight variances (times fan-in), >= 0; by default 0.7, 1 and 1.5 times the
+    critical one of the first activation at bias_var."""
+
+    bias_var: float = 0.05
+    """Bias variance, >= 0."""
+
+    depth: int = 1000
+    """Deepest prediction, in affine layers, >= 2."""
+
+    measured_depth: int = 64
+    """Deepest network, 1 to depth; measured at powers of two."""
+
+    width: int = 256
+    """Units a layer of the networks, >= 2."""
+
+    count: int = 5
+    """Inputs, >= 2."""
+
+    outputs: int = 16
+    """Output units an empirical kernel is averaged over."""
+
+    seeds: int = 8
+    """Networks at every depth, >= 2."""
+
+    seed: int = 0
+    """Decides the random draws and the digits."""
+
+    out: Path = Path("results")
+    """Folder to write to."""
+
+    preset: command_line.Preset = "default"
+    """Sizes to start from; every other option overrides."""
+
+    def study(self) -> studies.KernelCondition:
+        """The question, checked."""
+        return studies.KernelCondition(
+            depth=self.depth,
+            measured_depth=self.measured_depth,
+            width=self.width,
+            count=self.count,
+            outputs=self.outputs,
+            seeds=self.seeds,
+            seed=self.seed,
+        )
+
+    def grid(self) -> dict[str, Sequence | np.ndarray]:
+        """Where to ask it."""
+        chosen = np.asarray(self.weight_var, float)
+        if not chosen.size:
+            point = theory.critical_weight_var(self.activation[0], bias_var=self.bias_var)
+            if not np.isfinite(point.weight_var):
+                raise ValueError(
+                    f"weight_var must be given where no critical one exists: {self.activation[0]} "
+                    f"at bias_var {self.bias_var}"
+                )
+            chosen = float(point.weight_var) * np.asarray(RELATIVE_TO_CRITICAL)
+        if chosen.size > 6:
+            raise ValueError(f"weight_var must be at most six values, got {chosen.size}")
+        return {"activation": self.activation, "weight_var": chosen, "bias_var": [self.bias_var]}
+
+
+def main() -> None:
+    """Predict, measure, store, draw, and print where the condition number ends."""
+    begin = time.perf_counter()
+    config = command_line.parse(Config, PRESETS, __doc__ or "")
+    store = config.out / "kernels.zarr"
+    ds = sweeps.run(config.study(), config.grid(), store=store)
+    figure = plots.kernel_condition_figure(ds)
+    paths = [store, *command_line.save_figure(figure, config.out / "kernels")]
+    plt.close(figure)
+    for line in [*summary(ds), "", *(f"wrote {path}" for path in paths)]:
+        print(line)
+    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+
+
+def summary(ds: xr.Dataset) -> list[str]:
+    """Condition numbers at the last depth, and how far networks are from theory."""
+    lines = [f"{ds.attrs['count']} inputs, {ds.sizes['depth']} layers:"]
+    for name in ds["activation"].values:
+        for weight_var in ds["weight_var"].values:
+            cell = ds.sel(activation=name, weight_var=weight_var).isel(bias_var=0)
+            last = cell.isel(depth=-1)
+            off = cell["log_ntk_condition_measured"] - np.log(
+                cell["ntk_condition_theory"].sel(depth=cell["measured_depth"].values).values
+            )
+            lines.append(
+                f"  {name}, weight_var {weight_var:.4g} "
+                f"({theory.Phase(int(cell['phase_theory'])).name.lower()}): "
+                f"NTK {float(last['ntk_condition_theory']):.4g}, "
+                f"NNGP {float(last['nngp_condition_theory']):.4g}; "
+                f"networks differ by at most {np.expm1(float(abs(off).max())):.0%}"
+            )
+    return lines
+
+
+if __name__ == "__main__":
+    command_line.run_script(main)
