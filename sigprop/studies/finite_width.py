@@ -15,6 +15,10 @@ __all__ = ["GrowthAtWidth", "at_infinite_width", "standard_errors_off"]
 
 Cells = Float[np.ndarray, "*cells"]
 
+# A norm is measured in float32. Where seeds do not differ (linear orthogonal networks are
+# isometries) the spread over seeds is rounding, and says nothing of the error.
+ROUNDING = 2 * float(np.finfo(np.float32).eps)
+
 
 @dataclass(frozen=True)
 class GrowthAtWidth:
@@ -48,7 +52,8 @@ def at_infinite_width(
 
     which is 2 r̃(N) − r̃(N/2) for n = N/2. The draws of different widths have nothing in common, so
     the errors add: Var r(∞) = (N² s²(N) + n² s²(n)) / (N − n)², where s² is the squared standard
-    error of r plus that of the correction, Var² · 2/(S − 1) / (2 (L − 1))² for S Gaussian seeds.
+    error of r plus that of the correction, Var² · 2/(S − 1) / (2 (L − 1))² for S Gaussian seeds,
+    plus what float32 rounds (`ROUNDING`).
 
     Parameters
     ----------
@@ -69,7 +74,8 @@ def at_infinite_width(
     for weight, at in zip(weights, (wide, narrow)):
         shift = at.log_variance / (2 * (depth - 1))
         rate = rate + weight * (at.rate + shift)
-        squared = squared + weight**2 * (at.stderr**2 + shift**2 * 2 / (seeds - 1))
+        own = at.stderr**2 + shift**2 * 2 / (seeds - 1) + ROUNDING**2
+        squared = squared + weight**2 * own
     return rate, np.sqrt(squared)
 
 

@@ -217,7 +217,8 @@ class PhaseDiagram:
             seeds=self.seeds,
         )
         off = finite_width.standard_errors_off
-        raw = off(wide.gradient_rate, wide.gradient_rate_stderr, expected)
+        raw_stderr = np.hypot(wide.gradient_rate_stderr, finite_width.ROUNDING)
+        raw = off(wide.gradient_rate, raw_stderr, expected)
         per_layer = {f"{name}_measured": getattr(wide, name) for name in _PER_LAYER}
         per_layer |= {f"{name}_stderr": getattr(wide, f"{name}_stderr") for name in _PER_LAYER}
         return per_layer | {
