@@ -6,7 +6,7 @@ import pytest
 
 from sigprop.architecture import Architecture
 from sigprop.propagation import measure, passes, plan
-from sigprop.propagation.draws import draw_on_devices
+from sigprop.propagation.draws import _draw_on_devices, draw_on_devices
 from sigprop.propagation.signal import Cells
 
 KEY = jax.random.key(8)
@@ -81,9 +81,9 @@ def test_one_compile_serves_other_variances_and_seeds():
         measure(architecture, _inputs(), key=jax.random.key(seed), seeds=2)
 
     run(0.1, 0)
-    before = passes.run_shared._cache_size(), draw_on_devices._cache_size()
+    before = passes.run_shared._cache_size(), _draw_on_devices._cache_size()
     run(0.2, 1)
-    assert before == (passes.run_shared._cache_size(), draw_on_devices._cache_size())
+    assert before == (passes.run_shared._cache_size(), _draw_on_devices._cache_size())
 
 
 def _plan(depth, width, activation="relu"):
