@@ -197,7 +197,12 @@ class KernelCondition:
             correlation0=theory.input_correlation(self.input_correlation, **at),
             **at,
         )
-        fixed = theory.fixed_point(name, variance0=variance0, **at)
+        fixed = theory.fixed_point(
+            name,
+            weight_var=cells["weight_var"],
+            bias_var=cells["bias_var"],
+            variance0=variance0,
+        )
         found = [self._measured(name, depth, cells) for depth in self.measured_depths]
         return {
             "nngp_condition_theory": np.asarray(told.nngp),
@@ -225,7 +230,8 @@ class KernelCondition:
 def _networks(name, depth, width, outputs, keys, x, weight_var, bias_var):
     """Empirical kernels (cells, seeds, count, count); every cell shares each seed's unit draws."""
 
-    def kernel(weight_var, bias_var, key):
+    def kernel(numbers, key):
+        weight_var, bias_var = numbers
         network = Architecture(depth, width, name, weight_var, bias_var, parameterisation="ntk")
         model = networks.MLP(network, x.shape[1], rngs=key)
         return gradients.empirical_ntk(
@@ -233,6 +239,6 @@ def _networks(name, depth, width, outputs, keys, x, weight_var, bias_var):
         )
 
     def cell(numbers):
-        return jax.lax.map(lambda key: kernel(*numbers, key), keys)
+        return jax.lax.map(lambda key: kernel(numbers, key), keys)
 
     return jax.lax.map(cell, (weight_var, bias_var))
