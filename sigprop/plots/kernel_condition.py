@@ -13,7 +13,8 @@ __all__ = ["kernel_condition", "kernel_condition_figure"]
 _NAMES = {"nngp": "NNGP", "ntk": "NTK"}
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
-_MOST = 1e8  # beyond, a matrix is singular for any use
+# Where axes end: the ordered phase leaves every scale, the others should stay readable.
+_MOST = {"nngp": 3e4, "ntk": 3e2}
 
 
 def kernel_condition(
@@ -49,7 +50,7 @@ def kernel_condition(
     for i, weight_var in enumerate(line["weight_var"].values):
         _draw(ax, line.sel(weight_var=weight_var), kernel, i)
     ax.set(xscale="log", yscale="log", xlabel=r"depth $D$ (affine layers)")
-    ax.set_ylim(top=min(ax.get_ylim()[1], _MOST))
+    ax.set_ylim(0.8, min(ax.get_ylim()[1], _MOST[kernel]))
     ax.set_ylabel(rf"condition number $\kappa$ of the {_NAMES[kernel]}")
     return ax
 
