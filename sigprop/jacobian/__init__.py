@@ -3,7 +3,7 @@
 Nothing here needs a sigprop network.
 """
 
-from sigprop.jacobian.blas_threads import one_blas_thread
+from sigprop._blas_threads import one_blas_thread
 from sigprop.jacobian.dense import jacobian_matrix, singular_values
 from sigprop.jacobian.extremes import (
     ExtremeSingularValues,

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from sigprop._blas_threads import one_blas_thread
 from sigprop._precision import is_traced
-from sigprop.jacobian.blas_threads import one_blas_thread
 from sigprop.jacobian.chain import graded_products
 from sigprop.jacobian.factors import Chain, NonFiniteFactorError, as_chain
 from sigprop.jacobian.graded_spectrum import log_spectrum

@@ -9,9 +9,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from sigprop._blas_threads import one_blas_thread
 from sigprop._checks import check_one_of
 from sigprop._precision import is_traced
-from sigprop.jacobian.blas_threads import one_blas_thread
 from sigprop.jacobian.networks import as_layered
 from sigprop.jacobian.products import cumulative_log_singular_values
 

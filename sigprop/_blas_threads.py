@@ -2,12 +2,16 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import jax
 import scipy.linalg  # noqa: F401  (JAX takes LAPACK from here: it must be loaded to be found)
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["one_blas_thread"]
+from sigprop._precision import is_traced
+
+__all__ = ["one_blas_thread", "on_one_blas_thread"]
 
 
 @contextlib.contextmanager
@@ -26,6 +30,16 @@ def one_blas_thread() -> Iterator[None]:
     """
     with _controller().limit(limits=1, user_api="blas"):
         yield
+
+
+def on_one_blas_thread(compute: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``compute`` gives, finished before the user's setting comes back.
+
+    JAX answers before it has computed, and what is only traced is not computed here at all.
+    """
+    with one_blas_thread():
+        result = compute(*arguments)
+        return result if is_traced(result) else jax.block_until_ready(result)
 
 
 @functools.cache
