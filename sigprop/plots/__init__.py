@@ -5,6 +5,7 @@ from sigprop.plots.blocks import block_growth, block_growth_figure
 from sigprop.plots.conditioning_map import conditioning_map, conditioning_panel
 from sigprop.plots.depth_profile import depth_profile
 from sigprop.plots.diagnosis import diagnosis
+from sigprop.plots.isometry_training import isometry_training, isometry_training_figure
 from sigprop.plots.kernel_condition import kernel_condition, kernel_condition_figure
 from sigprop.plots.log_spectra import log_spectra, log_spectra_figure
 from sigprop.plots.phase_diagram import phase_diagram, phase_diagram_figure
@@ -20,6 +21,8 @@ __all__ = [
     "block_growth_figure",
     "depth_profile",
     "diagnosis",
+    "isometry_training",
+    "isometry_training_figure",
     "kernel_condition",
     "kernel_condition_figure",
     "log_spectra",

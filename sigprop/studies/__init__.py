@@ -5,6 +5,7 @@ from sigprop.studies.blocks import BLOCKS, Blocks
 from sigprop.studies.conditioning_map import ConditioningMap
 from sigprop.studies.growth import Growth, growth_class
 from sigprop.studies.inputs import digit_pairs, load_pairs, with_moments
+from sigprop.studies.isometry_training import IsometryTraining
 from sigprop.studies.jacobian_spectrum import JacobianSpectrum
 from sigprop.studies.kernel_condition import KernelCondition
 from sigprop.studies.patients import PATIENTS
@@ -20,6 +21,7 @@ __all__ = [
     "BLOCKS",
     "Blocks",
     "Growth",
+    "IsometryTraining",
     "JacobianSpectrum",
     "KernelCondition",
     "PhaseDiagram",
