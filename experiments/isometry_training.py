@@ -24,8 +24,7 @@ from sigprop.studies import isometry_fits
 
 PRESETS = {
     "small": {
-        "depth": (8, 12, 16, 24, 32),
-        "steps": 300,
+        "steps": 400,
         "rates": 8,
         "rate_factor": 1.5,
         "seeds": 3,
