@@ -12,6 +12,7 @@ from sigprop.plots.phase_diagram import phase_diagram, phase_diagram_figure
 from sigprop.plots.remedies import remedies, verdict_matrix
 from sigprop.plots.spectrum import spectrum, spectrum_figure, spectrum_growth
 from sigprop.plots.stability_map import stability_map, stability_panel
+from sigprop.plots.trainability import trainability, trainability_figure, trainable_depth
 
 __all__ = [
     "basics",
@@ -35,5 +36,8 @@ __all__ = [
     "spectrum_growth",
     "stability_map",
     "stability_panel",
+    "trainability",
+    "trainability_figure",
+    "trainable_depth",
     "verdict_matrix",
 ]

@@ -12,6 +12,8 @@ from sigprop.studies.patients import PATIENTS
 from sigprop.studies.phase_diagram import PhaseDiagram
 from sigprop.studies.remedies import REMEDIES
 from sigprop.studies.remedy_outcomes import Remedies
+from sigprop.studies.trainability import Trainability
+from sigprop.studies.trainable_depth import BoundaryStatus, with_boundaries
 
 __all__ = [
     "PATIENTS",
@@ -26,8 +28,11 @@ __all__ = [
     "KernelCondition",
     "PhaseDiagram",
     "Remedies",
+    "Trainability",
+    "BoundaryStatus",
     "digit_pairs",
     "growth_class",
     "load_pairs",
     "with_moments",
+    "with_boundaries",
 ]
