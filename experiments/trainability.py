@@ -3,7 +3,8 @@
 Accuracy over depth and weight variance after a fixed number of updates, each at its own best step
 size, with multiples of xi_c drawn over it; the depth at which accuracy is half of its peak against
 xi_c, and the fitted multiple, on both sides of criticality and at two budgets. Writes
-OUT/trainability.zarr, .png and .pdf, and prints the table. The same command again re-plots.
+OUT/trainability.zarr (every run), trainability_boundaries.zarr (boundaries and fits), .png and .pdf,
+and prints the table. The same command again re-plots.
 
 Examples:
   python experiments/trainability.py --preset small
@@ -126,7 +127,10 @@ def main() -> None:
     stored = sweeps.run(config.study(), grid, store=store, memory_budget=budget)
     ds = studies.with_boundaries(stored)
     figure = plots.trainability_figure(ds)
-    paths = [store, *command_line.save_figure(figure, stem)]
+    boundaries = stem.with_name("trainability_boundaries.zarr")
+    derived = ds.drop_vars(list(stored.data_vars))
+    derived.to_zarr(boundaries, mode="w", zarr_format=2, consolidated=True)
+    paths = [store, boundaries, *command_line.save_figure(figure, stem)]
     plt.close(figure)
     for line in [*table(ds), "", *fits(ds), "", *(f"wrote {path}" for path in paths)]:
         print(line)

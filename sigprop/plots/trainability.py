@@ -49,6 +49,7 @@ def trainability(
         if side.sizes["weight_var"]:
             _draw_cells(ax, side)
             _draw_scale(ax, side, multiples)
+            _draw_fitted(ax, side)
     found = _flagged(at, "boundary_status", "found")
     mark = {"marker": "o", "markersize": 3.5, "linestyle": "none", "markeredgecolor": "black"}
     ax.plot(at["weight_var"][found], at["boundary_depth"][found], color="white", gid="boundary",
@@ -82,6 +83,13 @@ def _draw_scale(ax: matplotlib.axes.Axes, side: xr.Dataset, multiples: tuple[flo
         ax.plot(side["weight_var"], multiple * side[_SCALE], color="black", linestyle=dashes,
                 linewidth=1.3, path_effects=style.halo(2.2),
                 label=rf"${multiple:g}\,\xi_c$")  # fmt: skip
+
+
+def _draw_fitted(ax: matplotlib.axes.Axes, side: xr.Dataset) -> None:
+    k = float(side["fit_k"].sel(side="both"))
+    if np.isfinite(k):
+        ax.plot(side["weight_var"], k * side[_SCALE], color="black", linewidth=1.5,
+                path_effects=style.halo(2.4), label=r"fitted $k\,\xi_c$")  # fmt: skip
 
 
 def trainable_depth(ds: xr.Dataset, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
@@ -129,14 +137,15 @@ def trainability_figure(ds: xr.Dataset) -> matplotlib.figure.Figure:
             trainability(ds, ax, int(budget))
         handles = {h.get_label(): h for h in axes[0].lines if not h.get_label().startswith("_")}
         axes[0].legend(
-            handles.values(), handles.keys(), loc="upper left", frameon=True, framealpha=0.85
+            handles.values(), handles.keys(), loc="lower right", frameon=True, framealpha=0.9
         )
         mesh = next(c for c in axes[1].collections if c.get_array() is not None)
         figure.colorbar(mesh, ax=axes[1], label="training accuracy")
         trainable_depth(ds, axes[2])
         rank = float(ds["fit_spearman"].isel(activation=0, budget=-1).sel(side="both"))
         axes[2].set_title(rf"trainable depth, Spearman $\rho$ = {rank:.2f}")
-        axes[2].legend(fontsize=6.5)
+        axes[2].set_ylim(top=2.5 * axes[2].get_ylim()[1])  # room for the legend
+        axes[2].legend(fontsize=6.5, loc="upper left")
     return figure
 
 

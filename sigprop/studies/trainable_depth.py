@@ -1,6 +1,7 @@
 """How deep networks train, and how that depth goes with the correlation depth scale."""
 
 import enum
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -96,10 +97,10 @@ def depth_scale_fit(
     x, y = np.log(scale[usable]), np.log(boundary[usable])
     k = np.exp(np.mean(y - x))
     error = np.std(y - x, ddof=1) / np.sqrt(len(x))
-    line = scipy.stats.linregress(x, y)
+    line: Any = scipy.stats.linregress(x, y)
     ranked = np.isfinite(scale)
-    spearman = scipy.stats.spearmanr(boundary[ranked], scale[ranked]).statistic
-    values = (k, k * error, line.slope, line.stderr, spearman)
+    ranks: Any = scipy.stats.spearmanr(boundary[ranked], scale[ranked])
+    values = (k, k * error, line.slope, line.stderr, ranks.statistic)
     return {name: float(value) for name, value in zip(names, values)} | {"points": float(len(x))}
 
 

@@ -45,10 +45,13 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     --------
     >>> differences({"config": {"depth": 100}}, {"config": {"depth": 50}})
     'depth is 100 there and 50 here'
+    >>> both = {"config": {"seed": 0}, "grid": {"seed": [0, 1]}}
+    >>> differences(both, both | {"config": {"seed": 5}})
+    'seed is 0 there and 5 here'
     """
     old, new = dict(_leaves(stored)), dict(_leaves(given))
     return "; ".join(
-        f"{key} is {_brief(old.get(key))} there and {_brief(new.get(key))} here"
+        f"{_shown(key)} is {_brief(old.get(key))} there and {_brief(new.get(key))} here"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key)
     )
@@ -56,12 +59,16 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        # "config" and "grid" are this module's own grouping, not names the user knows.
-        path = prefix if not prefix and key in ("config", "grid") else f"{prefix}{key}"
+        path = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}." if path else "")
+            yield from _leaves(value, f"{path}.")
         else:
             yield path, value
+
+
+def _shown(path: str) -> str:
+    """Without "config" and "grid": this module's own grouping, not names the user knows."""
+    return path.removeprefix("config.").removeprefix("grid.")
 
 
 def _brief(value: Any) -> str:

@@ -23,6 +23,7 @@ def finished(tmp_path_factory):
 def test_writes_dataset_and_figure_and_prints_the_table(finished):
     folder, out = finished
     names = ["trainability.pdf", "trainability.png", "trainability.zarr"]
+    names += ["trainability_boundaries.zarr"]
     assert sorted(p.name for p in (folder / "out").iterdir()) == names
     assert all(f"wrote out/{name}" in out for name in names)
     assert re.search(r"1\.2000  ordered +5\.94 ", out)
@@ -30,6 +31,9 @@ def test_writes_dataset_and_figure_and_prints_the_table(finished):
     with xr.open_zarr(folder / "out" / "trainability.zarr") as ds:
         assert dict(ds["train_accuracy"].sizes)["depth"] == 2
         assert ds["budget"].values.tolist() == [2, 4]
+    with xr.open_zarr(folder / "out" / "trainability_boundaries.zarr") as ds:
+        assert ds["boundary_depth"].dims == ("activation", "weight_var", "budget")
+        assert ds["fit_k"].dims == ("side", "activation", "budget")
 
 
 def test_the_same_command_again_only_plots_and_another_is_refused(finished):
