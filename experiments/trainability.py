@@ -3,8 +3,8 @@
 Accuracy over depth and weight variance after a fixed number of updates, each at its own best step
 size, with multiples of xi_c drawn over it; the depth at which accuracy is half of its peak against
 xi_c, and the fitted multiple, on both sides of criticality and at two budgets. Writes
-OUT/trainability.zarr (every run), trainability_boundaries.zarr (boundaries and fits), .png and .pdf,
-and prints the table. The same command again re-plots.
+OUT/trainability.zarr (every run), .png and .pdf, and OUT/trainability_boundaries.zarr (boundaries
+and fits), and prints the table. The same command again re-plots.
 
 Examples:
   python experiments/trainability.py --preset small
