@@ -6,6 +6,7 @@ sigprop is first imported. (Warnings are errors: see pyproject.toml.)
 
 import atexit
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -61,6 +62,24 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("sigprop")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_let_go():
+    """After a module's tests, let the compiled programs go if they have become too many.
+
+    Each holds some mappings of memory, of which Linux gives a process 65,530: at the last of them
+    the compiler crashes. What is let go comes back from the folder that the run shares.
+    """
+    yield
+    if _memory_mappings() > 25_000:
+        jax.clear_caches()
+
+
+def _memory_mappings() -> int:
+    """Of this process; 0 where the system does not tell."""
+    maps = pathlib.Path("/proc/self/maps")
+    return len(maps.read_text().splitlines()) if maps.exists() else 0
 
 
 @pytest.fixture
