@@ -69,9 +69,15 @@ def _of_one(layered: Any, z1: Float[Array, " width"]) -> Conditioning:
 
     start = (jnp.eye(width, dtype=layers.dtype), jnp.zeros((), layers.dtype))
     (product, log_scale), _ = lax.scan(multiply, start, layers)
-    largest = jnp.linalg.svdvals(product)[0]
+    largest = _largest_singular_value(product)
     return Conditioning(
         jnp.sum(layers**2, axis=(1, 2)) / width,
         2 * log_scale + jnp.log(jnp.sum(product**2) / width),
         2 * log_scale + 2 * jnp.log(largest),
     )
+
+
+@jax.custom_batching.sequential_vmap
+def _largest_singular_value(matrix: Float[Array, "width width"]) -> Float[Array, ""]:
+    """One matrix after another: batches of them inside `train_grid` make XLA's CPU backend hang."""
+    return jnp.linalg.svdvals(matrix)[0]

@@ -10,6 +10,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.typing import ArrayLike
 
+from sigprop._blas_threads import on_one_blas_thread
 from sigprop._checks import check_whole_number
 from sigprop.training import loop
 from sigprop.training.data import Data, Splits
@@ -104,7 +105,8 @@ def train_grid(
         task = shown.add_task("training", total=count)
         for chosen in _chunks(count, group * len(devices), progress):
             part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], cells)
-            pieces.append(_trained(settings, splits, part, group, len(devices)))
+            begun = on_one_blas_thread(_begun, settings, splits, part)
+            pieces.append(_trained(settings, splits, (*part[1:], begun), group, len(devices)))
             if progress:
                 jax.block_until_ready(pieces[-1])
             shown.advance(task, len(chosen))
@@ -152,6 +154,17 @@ def _chunks(count: int, row: int, in_pieces: bool) -> list[np.ndarray]:
     return np.split(padded, calls)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _begun(settings: loop.Settings, splits: Splits, cells: Any) -> loop.State:
+    """Every cell's network, drawn on one device.
+
+    Inside a program of several devices, batched decompositions (orthogonal weights) wait for
+    threads that all wait for them: XLA's CPU backend hangs.
+    """
+    one = lambda init, optimiser, key: loop.begin(settings, init, splits, optimiser, key)  # noqa: E731
+    return jax.vmap(one)(*cells)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def _trained(settings: loop.Settings, splits: Splits, cells: Any, group: int, devices: int) -> Any:
     """Cells dealt out to the devices; on each, group after group, a group together."""
@@ -162,7 +175,7 @@ def _trained(settings: loop.Settings, splits: Splits, cells: Any, group: int, de
         jax.shard_map, mesh=mesh, in_specs=(spread, everywhere), out_specs=spread, check_vma=False
     )
     def share(cells, splits):
-        one = lambda cell: loop.run(settings, cell[0], splits, cell[1], cell[2])  # noqa: E731
+        one = lambda cell: loop.finish(settings, splits, *cell)  # noqa: E731
         grouped = jax.tree.map(lambda leaf: leaf.reshape(-1, group, *leaf.shape[1:]), cells)
         trained = lax.map(jax.vmap(one), grouped)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), trained)

@@ -22,7 +22,7 @@ from sigprop.training.progress import shown
 from sigprop.training.readings import Reading, Readings, read
 from sigprop.training.stopping import Patience, Stopping
 
-__all__ = ["Settings", "Training", "checked_call", "run", "train"]
+__all__ = ["Settings", "Training", "begin", "checked_call", "finish", "train"]
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,8 @@ def train(
     )  # fmt: skip
     _check_single(optimiser)
     if not progress or is_traced(init, splits, optimiser, key):
-        return run(settings, init, splits, optimiser, key)
-    state = _begin(settings, init, splits, optimiser, key)
+        return _run(settings, init, splits, optimiser, key)
+    state = begin(settings, init, splits, optimiser, key)
     advance = functools.partial(_advance, settings, splits, optimiser, key)
     return _end(settings, splits, *shown(advance, state, settings.lengths))
 
@@ -236,15 +236,23 @@ def _check_single(optimiser: Optimiser) -> None:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def run(settings: Settings, init: Any, splits: Splits, optimiser: Optimiser, key: Any) -> Training:
+def _run(settings: Settings, init: Any, splits: Splits, optimiser: Optimiser, key: Any) -> Training:
     """All of it as one program."""
-    state = _begin(settings, init, splits, optimiser, key)
+    state = begin(settings, init, splits, optimiser, key)
+    return finish(settings, splits, optimiser, key, state)
+
+
+def finish(
+    settings: Settings, splits: Splits, optimiser: Optimiser, key: Any, state: State
+) -> Training:
+    """All steps and readings of a network that has begun."""
     lengths = jnp.asarray(settings.lengths)
     return _end(settings, splits, *_advance(settings, splits, optimiser, key, state, lengths))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _begin(settings, init, splits, optimiser, key) -> State:
+def begin(settings: Settings, init: Any, splits: Splits, optimiser: Optimiser, key: Any) -> State:
+    """A new network and its optimiser, before the first step."""
     check_problem(settings.problem, init, splits.train.take(slice(0, settings.batch_size)), key)
     parts = take_apart(init(jax.random.fold_in(key, 0)))
     return State(

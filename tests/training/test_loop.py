@@ -281,6 +281,18 @@ def test_readings_are_those_of_the_network_itself():
     np.testing.assert_allclose(run.readings.conditioning.layer_mean_square[0, 0], chi, rtol=1e-4)
 
 
+def test_orthogonal_networks_and_their_jacobians_in_a_grid_on_two_devices():
+    # Batched decompositions inside a program of several devices would wait for ever.
+    assert jax.local_device_count() == 2
+    initial = Architecture(3, 32, "tanh", [1.0, 1.1, 1.2, 1.3], initialiser="orthogonal")
+    each = {"steps": 2, "key": KEY, "readings": Readings(jacobian=True)}
+    grid = training.train_grid(initial, few(), Optimiser("sgd", 0.1), **each)
+    second = dataclasses.replace(initial, weight_var=1.1)
+    alone = training.train(second, few(), Optimiser("sgd", 0.1), **each)
+    for a, b in zip(jax.tree.leaves(grid.readings), jax.tree.leaves(alone.readings), strict=True):
+        np.testing.assert_allclose(a[1], b, rtol=2e-4, atol=1e-6)
+
+
 def test_progress_does_not_change_the_answer():
     each = {"steps": 7, "key": KEY, "readings": Readings(every=3), "batch_size": 16}
     run = functools.partial(training.train, small, few(), Optimiser("adam", 0.01), **each)
