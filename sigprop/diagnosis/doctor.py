@@ -36,8 +36,8 @@ def diagnose(model: Any, loss: Callable[[Any, Any], Any], batch: Any) -> Diagnos
     -------
     Diagnosis
         ``.verdict`` ("healthy", "vanishing", "exploding", "nonfinite"), ``.evidence``,
-        ``.suggestion``, ``.assert_healthy()``. Layers that could not be read (inside ``vmap`` or
-        ``checkpoint``) are named in ``.unread`` and in the evidence.
+        ``.suggestion``, ``.assert_healthy()``. Weights of which no use could be read (inside a
+        function with a derivative of its own, say) are named in ``.unread`` and in the evidence.
 
     Raises
     ------

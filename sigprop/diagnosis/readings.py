@@ -1,80 +1,33 @@
 """Two passes through a model: what its layers give out, and the gradient at every one of them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigprop.diagnosis.multiplies import Multiply, read_multiplies
+from sigprop.diagnosis.passed import Passed, Readings, as_numpy
 from sigprop.diagnosis.recorder import Call, Recorder, recording, with_recorded_functions
 from sigprop.gradients.objective import Objective, first_line
 
-__all__ = ["Passed", "Readings", "read"]
-
-
-@dataclass(frozen=True)
-class Passed:
-    """One layer as it was passed.
-
-    Attributes
-    ----------
-    name
-        Its path; with a number where the layer (of a scanned stack, say) is called repeatedly.
-    path, kind
-        Path without the number; class or function.
-    inputs, output
-        Arrays in and out.
-    gradient
-        ∂loss/∂output, of the output's shape.
-    parameters
-        Its own arrays by their last name: of its own layer, if it is one of a stack.
-    """
-
-    name: str
-    path: str
-    kind: str
-    inputs: tuple[np.ndarray, ...]
-    output: np.ndarray
-    gradient: np.ndarray
-    parameters: dict[str, np.ndarray]
-
-    @property
-    def weighs(self) -> bool:
-        """Whether it multiplies a signal by a matrix (or a kernel) of its own."""
-        matrices = any(value.ndim >= 2 for value in self.parameters.values())
-        return matrices and any(array.dtype.kind != "i" for array in self.inputs)
-
-
-@dataclass(frozen=True)
-class Readings:
-    """All of a model.
-
-    Attributes
-    ----------
-    layers
-        In the order in which they were passed.
-    unread
-        Paths of arrays that belong to no layer that could be read.
-    loss
-        The loss.
-    parameters, gradients
-        Arrays of the model by path, and ∂loss/∂ each.
-    """
-
-    layers: tuple[Passed, ...]
-    unread: tuple[str, ...]
-    loss: float
-    parameters: dict[str, np.ndarray]
-    gradients: dict[str, np.ndarray]
+__all__ = ["read"]
 
 
 def read(target: Objective) -> Readings:
     """Pass through the model forwards, then backwards.
 
     Loops and compiled functions inside the model are run step by step, so that their layers are
-    seen too; what lies inside ``vmap`` or ``checkpoint`` cannot be.
+    seen too. Weights that no layer was seen to use are looked for in the program of the loss.
     """
+    found = _listened(target)
+    return _with_multiplies(found, read_multiplies(target)) if _hides_layers(found) else found
+
+
+def _listened(target: Objective) -> Readings:
+    """What the frameworks tell of."""
     try:
         with jax.disable_jit():
             return _read(target)
@@ -97,15 +50,15 @@ def _read(target: Objective) -> Readings:
         return _pass(target, owners, values, perturbations)[0]
 
     value, (by_value, by_output) = jax.value_and_grad(loss, argnums=(0, 1))(values, zeros)
-    parameters = dict(zip(names, map(_numpy, values)))
-    layers = _layers(calls, list(map(_numpy, by_output)), parameters)
+    parameters = dict(zip(names, map(as_numpy, values)))
+    layers = _layers(calls, list(map(as_numpy, by_output)), parameters)
     read_paths = {layer.path for layer in layers}
     unread = tuple(
         name
         for name, value in parameters.items()
         if value.size and name.rpartition("/")[0] not in read_paths
     )
-    gradients = dict(zip(names, map(_numpy, by_value)))
+    gradients = dict(zip(names, map(as_numpy, by_value)))
     return Readings(layers, unread, float(value), parameters, gradients)
 
 
@@ -130,8 +83,8 @@ def _layers(
         name = call.path or call.kind
         name = f"{name}[{number}]" if often[call.path] > 1 else name
         own = _own(call.path, parameters, number, often[call.path])
-        inputs = tuple(map(_numpy, call.inputs))
-        layer = Passed(name, call.path, call.kind, inputs, _numpy(call.output), gradient, own)
+        inputs = tuple(map(as_numpy, call.inputs))
+        layer = Passed(name, call.path, call.kind, inputs, as_numpy(call.output), gradient, own)
         layers.append(layer)
     return tuple(layers)
 
@@ -150,9 +103,40 @@ def _own(
     return {name: value[number] for name, value in own.items()} if stacked and own else own
 
 
-def _numpy(array: Any) -> np.ndarray:
-    if not hasattr(array, "dtype") or jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return np.zeros(0, int)
-    array = np.asarray(array)
-    floating = jnp.issubdtype(array.dtype, jnp.floating)
-    return array.astype(np.float64) if floating else array
+def _hides_layers(found: Readings) -> bool:
+    """Whether weights belong to no layer, or one layer may multiply by several."""
+
+    def several(layer: Passed) -> bool:
+        dimensions = [value.ndim for value in layer.parameters.values() if value.ndim >= 2]
+        return len(dimensions) > 1 or max(dimensions, default=0) > 2
+
+    unread = any(found.parameters[name].ndim >= 2 for name in found.unread)
+    return unread or any(several(layer) for layer in found.layers)
+
+
+def _with_multiplies(found: Readings, multiplies: Sequence[Multiply]) -> Readings:
+    """Multiplies outside any layer put in where they happen, and in the place of coarse layers."""
+    times = lambda path, layers: sum(layer.path == path for layer in layers)  # noqa: E731
+    inside = [multiply.layer for multiply in multiplies]
+    coarse = {
+        layer.path
+        for layer in found.layers
+        if times(layer.path, inside) > times(layer.path, found.layers)
+    }
+    layers = [layer for layer in found.layers if layer.path not in coarse]
+    merged, at, covered = [], 0, set()
+    for multiply in multiplies:
+        if multiply.weight in found.unread or multiply.layer.path in coarse:
+            merged.append(multiply.layer)
+            covered |= multiply.sources
+            continue
+        places = [i for i in range(at, len(layers)) if layers[i].path == multiply.layer.path]
+        if places:
+            merged += layers[at : places[0] + 1]
+            at = places[0] + 1
+    unread = {*found.unread, *(n for n in found.parameters if n.rpartition("/")[0] in coarse)}
+    return replace(
+        found,
+        layers=(*merged, *layers[at:]),
+        unread=tuple(name for name in found.parameters if name in unread - covered),
+    )

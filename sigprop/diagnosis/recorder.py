@@ -22,6 +22,8 @@ from sigprop.gradients.parameters import path_name
 
 __all__ = ["Call", "Recorder", "recording", "with_recorded_functions"]
 
+_IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
+
 
 @dataclass(frozen=True)
 class Call:
@@ -191,8 +193,9 @@ def _wrapped(classes: set[type], wrap: Callable[[Callable], Callable]) -> Iterat
 
 
 def _is_users(owner: type) -> bool:
-    """Not the frameworks' own base classes."""
-    return owner is not object and not issubclass(nnx.Module, owner) and bool(_methods(owner))
+    """Not the frameworks' own base classes, nor classes that cannot be changed (partial's)."""
+    fixed = owner is object or issubclass(nnx.Module, owner) or bool(owner.__flags__ & _IMMUTABLE)
+    return not fixed and bool(_methods(owner))
 
 
 def _methods(owner: type) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sigprop import activations
 from sigprop._precision import exact_float64
-from sigprop.diagnosis.readings import Passed
+from sigprop.diagnosis.passed import Passed
 
 __all__ = ["LayerReading", "layer_readings"]
 
@@ -132,6 +132,7 @@ def _variances(layer: Passed) -> tuple[float, float]:
         return math.nan, math.nan
     weight = max((v for v in layer.parameters.values() if v.ndim >= 2), key=lambda v: v.size)
     biases = [v for name, v in layer.parameters.items() if name in ("bias", "b") and v.ndim == 1]
+    biases = biases if layer.bias is None else [layer.bias]
     fan_in = weight.size / layer.output.shape[-1]
     bias_var = float(np.mean(biases[0] ** 2)) if biases else 0.0
     return float(fan_in * np.mean(weight**2)), bias_var

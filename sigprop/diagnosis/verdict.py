@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sigprop.diagnosis.growth import Growth, growth
-from sigprop.diagnosis.readings import Readings
+from sigprop.diagnosis.passed import Readings
 from sigprop.diagnosis.statistics import LayerReading
 
 __all__ = ["VERDICTS", "Finding", "judge", "weight_layers"]

@@ -196,6 +196,65 @@ def listed(activation, depth, weight_var, bias=0.0):
     return build
 
 
+# ------------------------------------------------------------ raw arrays, with no layer around them
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Multiplied:
+    """W x + b of one example at a time."""
+
+    weights: list
+    biases: list
+
+    def __call__(self, x):
+        for weight, bias in zip(self.weights, self.biases):
+            x = jnp.tanh(weight @ x + bias)
+        return x
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Scanned:
+    """All layers in one array."""
+
+    stack: jax.Array
+
+    def __call__(self, x):
+        return jax.lax.scan(lambda x, w: (jax.nn.relu(x @ w.T), None), x, self.stack)[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Fields:
+    """Arrays of one object that is itself the only layer."""
+
+    w1: jax.Array
+    w2: jax.Array
+    w3: jax.Array
+    w4: jax.Array
+
+    def __call__(self, x):
+        for weight in (self.w1, self.w2, self.w3, self.w4):
+            x = jax.nn.sigmoid(x @ weight)
+        return x
+
+
+def squares(seed, depth, weight_var):
+    draws = jax.random.normal(jax.random.key(seed), (depth, FEATURES, FEATURES))
+    return draws * jnp.sqrt(weight_var / FEATURES)
+
+
+def multiplied(depth, weight_var):
+    return lambda seed: Multiplied(
+        list(squares(seed, depth, weight_var)), [jnp.full(FEATURES, 0.1)] * depth
+    )
+
+
+def mean_square_by_example(model, x):
+    return jnp.mean((jax.vmap(model)(x) - 0.5) ** 2)
+
+
 # name: (how it is built, loss, batch, verdict)
 CASES = {
     "sigmoid mlp": (mlp("sigmoid", 1.0, 0.0), mean_square, batch, "vanishing"),
@@ -236,6 +295,19 @@ CASES = {
     "pytree, exploding": (pytree(jax.nn.relu, 20, 6.0), mean_square, batch, "exploding"),
     "pytree, healthy": (pytree(jax.nn.relu, 12, 2.0), mean_square, batch, "healthy"),
     "pytree, overflow": (pytree(jax.nn.relu, 40, 400.0), mean_square, batch, "nonfinite"),
+    "raw, vanishing": (multiplied(30, 0.5), mean_square_by_example, batch, "vanishing"),
+    "raw, scanned, exploding": (
+        lambda seed: Scanned(squares(seed, 30, 8.0)),
+        mean_square,
+        batch,
+        "exploding",
+    ),
+    "raw, fields, vanishing": (
+        lambda seed: Fields(*squares(seed, 4, 1.0)),
+        mean_square,
+        batch,
+        "vanishing",
+    ),
     "list, vanishing": (listed(jnp.tanh, 30, 0.5), list_mean_square, batch, "vanishing"),
     "list, healthy": (listed(jax.nn.selu, 15, 1.0), list_mean_square, batch, "healthy"),
 }
