@@ -53,7 +53,7 @@ def growth(log_square: Float[np.ndarray, " layers"]) -> Growth:
     >>> found = growth(np.array([-6.0, -4.1, -2.0, 0.1]))
     >>> f"{found.rate:.2f} {found.stderr:.2f}"
     '-2.07 0.07'
-    >>> growth(np.array([0.0, 0.0, 0.0, 5.0, 5.0, 5.0, 5.0, 5.0])).rate
+    >>> growth(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0])).rate
     -0.0
     """
     series = log_square[np.isfinite(log_square)]
