@@ -19,7 +19,10 @@ from sigprop import propagation, studies, theory
 from sigprop.architecture import Architecture
 from sigprop.studies.inputs import digit_batches
 
-DEPTH, WIDTH, SEEDS, BATCH, COSINE = 8, 64, 100, 16, 0.3
+DEPTH, WIDTH, BATCH, COSINE = 8, 64, 16, 0.3
+# At twice the width a reading spreads 1/√2 as much, but weighs twice as much in 2 m(2N) - m(N).
+SEEDS = {WIDTH: 150, 2 * WIDTH: 300}
+BATCHES_OF_16 = 100  # there are few more digits
 WEIGHT_VAR, BIAS_VAR = 1.6, 0.1
 ACTIVATIONS = ("relu", "tanh", "gelu", "erf")
 PAIRS = [(block, activation) for block in studies.BLOCKS for activation in ACTIVATIONS]
@@ -35,11 +38,12 @@ def _network(block: str, activation: str, width: int, weight_var: float = WEIGHT
 def _measured(block: str, activation: str, width: int) -> dict[str, tuple[float, float]]:
     """Means and standard errors; of variances and correlations at the last layer."""
     batch = BATCH if "batch_norm" in block else 2
-    images = digit_batches(SEEDS, batch, seed=width, correlation=COSINE).astype(np.float32)
+    seeds = SEEDS[width] if batch == 2 else BATCHES_OF_16
+    images = digit_batches(seeds, batch, seed=width, correlation=COSINE).astype(np.float32)
     key = jax.random.fold_in(jax.random.key(PAIRS.index((block, activation))), width)
-    found = propagation.measure(_network(block, activation, width), images, key=key, seeds=SEEDS)
+    found = propagation.measure(_network(block, activation, width), images, key=key, seeds=seeds)
     half = float(found.log_gradient_variance) / (2 * (DEPTH - 1))
-    rate_stderr = np.hypot(found.gradient_rate_stderr, half * np.sqrt(2 / (SEEDS - 1)))
+    rate_stderr = np.hypot(found.gradient_rate_stderr, half * np.sqrt(2 / (seeds - 1)))
     rows = {"gradient_rate": (float(found.gradient_rate) + half, float(rate_stderr))}
     for name in FIELDS[1:]:
         rows[name] = float(getattr(found, name)[-1]), float(getattr(found, f"{name}_stderr")[-1])
