@@ -31,11 +31,25 @@ def _share_compiled_programs() -> None:
         folder = tempfile.mkdtemp(prefix="sigprop-compiled-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
+def _compile_quickly() -> None:
+    """Most programs of the tests run for less time than the compiler's last passes take.
+
+    Level 1, not 0: at 0 a while loop of XLA's CPU backend was seen to end before its time.
+    """
+    quick = (
+        "--xla_backend_optimization_level=1",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    )
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *quick]).strip()
+
+
+_compile_quickly()
 _share_compiled_programs()
 
 if not os.environ.get("JAX_PLATFORMS"):
@@ -62,6 +76,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("sigprop")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
+def pytest_collection_modifyitems(items):
+    """Of a test marked `every_run`, the cases it does not name are for the exhaustive run."""
+    for item in items:
+        marker = item.get_closest_marker("every_run")
+        if marker and not {item.callspec.id, *item.callspec.id.split("-")} & set(marker.args):
+            item.add_marker("exhaustive")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -28,6 +28,7 @@ def _compiled(name):
     )
 
 
+@pytest.mark.every_run("tanh", "relu", "gelu", "hard_tanh", "selu", "sigmoid")
 @pytest.mark.parametrize(
     ("variance", "gaps"), [(0.05, (1e-4, 0.1, 2.0)), (1.0, (0.02, 1.0)), (40.0, (1e-9, 0.6, 1.7))]
 )
@@ -43,6 +44,7 @@ def test_pairs_against_a_second_quadrature(name, variance, gaps, float64):
         np.testing.assert_allclose(lost, expected[2], rtol=1e-9)
 
 
+@pytest.mark.every_run("tanh", "relu", "gelu", "hard_tanh", "selu", "sigmoid")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_deficit_keeps_its_digits_all_the_way_to_one(name, float64):
     """Its slope at ε = 0 is q E[φ'²]; E[φ²] - E[φφ] would have no digit left at 1e-15."""
@@ -60,6 +62,7 @@ def test_the_deficit_keeps_its_digits_all_the_way_to_one(name, float64):
     assert float(pair.deficit(activation, jnp.asarray(variance), jnp.asarray(0.0))) == 0.0
 
 
+@pytest.mark.every_run("tanh", "relu", "gelu", "hard_tanh", "selu", "sigmoid")
 @pytest.mark.parametrize("name", NAMES)
 def test_ends_of_the_range(name, float64):
     """c = 1: one variable. c = 0: independent."""
@@ -74,6 +77,7 @@ def test_ends_of_the_range(name, float64):
     np.testing.assert_allclose(slope, mean_slope**2, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.every_run("tanh", "relu", "gelu", "hard_tanh")
 @pytest.mark.parametrize("name", NAMES)
 def test_price_theorem_by_differentiation(name, float64):
     """∂E[φφ]/∂c = √(q_a q_b) E[φ'φ']; the variances by central differences."""
@@ -94,6 +98,7 @@ def test_price_theorem_by_differentiation(name, float64):
         np.testing.assert_allclose(gradient[i], expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.every_run("tanh", "relu", "hard_tanh")
 @pytest.mark.parametrize("name", ["tanh", "relu", "hard_tanh", "gelu", "elu"])
 def test_the_slope_product_differentiates_too(name, float64):
     """χ_c has derivatives, for kinked φ as well."""

@@ -21,6 +21,13 @@ def _network(block):
     return network.holding(network.statistics(X)) if held else network
 
 
+@pytest.mark.every_run(
+    "plain-None",
+    "plain-batch_norm",
+    "plain-post_rms_norm",
+    "residual-layer_norm",
+    "residual-weight_norm",
+)
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 def test_all_layers_together_are_the_jacobian_of_the_features(block):
     network = _network(block)

@@ -73,6 +73,13 @@ def test_rows_of_normalised_weights_have_the_stated_norm_whatever_their_directio
     assert jnp.abs(gradient.hidden.gain[...]).min() > 0
 
 
+@pytest.mark.every_run(
+    "plain-None",
+    "plain-batch_norm",
+    "plain-post_rms_norm",
+    "residual-layer_norm",
+    "residual-weight_norm",
+)
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 def test_parameterisations_are_one_function(block):
     standard, ntk = (

@@ -90,6 +90,13 @@ def _assert_measured(measured, expected, tolerance=TOLERANCE):
         )
 
 
+@pytest.mark.every_run(
+    "plain-None",
+    "plain-batch_norm",
+    "plain-post_rms_norm",
+    "residual-layer_norm",
+    "residual-weight_norm",
+)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_reading_is_that_of_the_materialised_network(name):
     """With a mask or without, a homogeneous activation or not, in turn over the blocks."""
@@ -192,6 +199,7 @@ def test_independent_draws_of_a_block_are_those_of_all_its_numbers():
         np.testing.assert_allclose(getattr(measured, name)[1], value, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.every_run("residual-layer_norm", "plain-batch_norm")
 @pytest.mark.parametrize("name", ["residual-layer_norm", "plain-post_rms_norm", "plain-batch_norm"])
 def test_a_small_memory_budget_changes_the_way_and_not_the_result(name):
     architecture = _architecture(depth=38, dropout=0.1, **BLOCKS[name])
@@ -248,6 +256,7 @@ def test_a_diverging_block_freezes_and_its_gradients_are_those_of_the_network_cu
         assert not np.isfinite(readings[wild - 1 :]).any()
 
 
+@pytest.mark.every_run("3-1", "4-0")
 @pytest.mark.parametrize(("count", "status"), [(1, 1), (2, 1), (3, 1), (4, 0), (9, 0)])
 def test_batch_norm_over_three_inputs_or_fewer_says_that_it_is_degenerate(count, status):
     inputs = np.random.default_rng(3).standard_normal((count, FEATURES))

@@ -84,6 +84,7 @@ def _assert_measured(measured, expected):
         )
 
 
+@pytest.mark.every_run("tanh", "relu", "gelu", "cos")
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: getattr(a, "name", str(a)))
 def test_every_reading_is_that_of_the_materialised_network(activation):
     architecture, x = _architecture(activation=activation), _inputs()

@@ -28,6 +28,7 @@ def _assert_same(first, second, where=slice(None)):
         np.testing.assert_array_equal(value[where], getattr(second, name), err_msg=name)
 
 
+@pytest.mark.every_run("shared-tanh", "independent-tanh")
 @pytest.mark.parametrize(
     ("draws", "activation"), [("shared", "tanh"), ("shared", "relu"), ("independent", "tanh")]
 )
@@ -41,6 +42,7 @@ def test_bits_do_not_depend_on_how_the_grid_is_cut(draws, activation):
         _assert_same(whole, measure(part, _inputs(), key=KEY, draws=draws), where)
 
 
+@pytest.mark.every_run("268435456-shared", "0-independent")
 @pytest.mark.parametrize("draws", ["shared", "independent"])
 @pytest.mark.parametrize("memory_budget", [2**28, 0])
 def test_bits_do_not_depend_on_the_number_of_devices(monkeypatch, draws, memory_budget):

@@ -32,6 +32,7 @@ def test_values_to_25_digits(case):
             np.testing.assert_allclose(getattr(found, name), np.asarray(known, float), rtol=1e-12)
 
 
+@pytest.mark.every_run("tanh", "relu", "hard_tanh")
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "hard_tanh", "relu", "softplus"])
 @pytest.mark.parametrize("block", ["plain", "residual"])
 def test_one_step_by_two_dimensional_expectations(activation, block):
@@ -141,6 +142,7 @@ def test_bad_input(arguments, message):
 CRITICAL = [("tanh", 0.05), ("erf", 0.1), ("sin", 0.05), ("relu", 0.0)]
 
 
+@pytest.mark.every_run("tanh", "relu")
 @pytest.mark.parametrize(("activation", "bias_var"), CRITICAL)
 @pytest.mark.parametrize("inputs", [2, 5])
 def test_at_criticality_the_ntk_tends_to_a_condition_number_of_its_own(

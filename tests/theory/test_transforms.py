@@ -34,6 +34,7 @@ def test_eager_calls_return_numpy_float64_whatever_the_ambient_precision(name):
         assert result.dtype == np.float64
 
 
+@pytest.mark.every_run("tanh", "relu", "hard_tanh")
 @pytest.mark.parametrize("name", NAMES)
 def test_jit_in_64_bits_agrees_with_eager(name, float64):
     arguments = [jnp.asarray(x) for x in (1.7, 0.2, 0.8, 0.3)]
@@ -47,6 +48,7 @@ def test_jit_in_64_bits_agrees_with_eager(name, float64):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11, err_msg=field)
 
 
+@pytest.mark.every_run("tanh", "relu", "gelu")
 @pytest.mark.parametrize("name", NAMES)
 def test_jit_in_32_bits_returns_32_bits(name):
     arguments = [jnp.asarray(x, jnp.float32) for x in (1.7, 0.2, 0.8, 0.3)]
@@ -61,6 +63,7 @@ def test_jit_in_32_bits_returns_32_bits(name):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-4, err_msg=field)
 
 
+@pytest.mark.every_run("tanh", "relu", "sin")
 @pytest.mark.parametrize("name", NAMES)
 def test_vmap_is_the_broadcast(name, float64):
     weight_var = np.linspace(0.4, 1.9, 4)
@@ -78,6 +81,7 @@ def _around(x, step):
     return x + step * np.arange(-2, 3)
 
 
+@pytest.mark.every_run("tanh", "hard_tanh")
 @pytest.mark.parametrize("name", ["tanh", "relu", "gelu", "hard_tanh"])
 def test_gradients_of_the_maps(name, float64):
     """Of every map in every argument, kinked activations included."""
@@ -101,6 +105,7 @@ ORDERED_AND_CHAOTIC = [
 ]
 
 
+@pytest.mark.every_run("tanh", "hard_tanh-2.5")
 @pytest.mark.parametrize(("name", "weight_var"), ORDERED_AND_CHAOTIC)
 def test_fixed_points_differentiate_implicitly(name, weight_var, float64):
     """On both sides of the transition; finite differences of the eager call are the reference."""
