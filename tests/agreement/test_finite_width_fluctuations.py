@@ -67,7 +67,7 @@ def _ratio(case) -> tuple[float, float, float]:
     return float(ratios.mean()), float(stderr), float(predicted)
 
 
-@pytest.mark.every_run("relu", "gelu", "erf", "tanh-0.05-orthogonal")
+@pytest.mark.every_run("gelu", "tanh-0.05-orthogonal")
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[2]}-{c[3]}")
 def test_variance_is_as_predicted_within_ten_per_cent(case):
     ratio, stderr, predicted = _ratio(case)

@@ -65,6 +65,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.every_run("shared-tanh-61", "independent-relu-11")
 @pytest.mark.parametrize(("draws", "activation", "depth"), WAYS)
 def test_a_small_memory_budget_changes_the_way_and_not_the_result(draws, activation, depth):
     architecture = _architecture([0.5, 2.0], depth=depth, activation=activation)

@@ -51,6 +51,12 @@ CASES = [
 ]
 
 
+@pytest.mark.every_run(
+    "tanh-plain-None-independent",
+    "gelu-residual-None-independent",
+    "erf-residual-layer_norm-independent",
+    "tanh-plain-rms_norm-shared",
+)
 @pytest.mark.parametrize(("name", "block", "norm", "masks"), CASES)
 def test_a_trajectory_is_what_its_definition_gives(name, block, norm, masks):
     scale = {"branch_scale": ALPHA} if block == "residual" else {}

@@ -42,6 +42,7 @@ def test_the_exact_law_tends_to_the_constant_as_the_width_grows():
     np.testing.assert_allclose(1 - ratio, 1 / widths, rtol=0.02)
 
 
+@pytest.mark.every_run("tanh")
 @pytest.mark.parametrize("name", ["tanh", "gelu"])
 def test_three_layers_written_out(name):
     """Two local terms, and the first layer's signal reaching the second gradient factor."""
@@ -70,6 +71,7 @@ def test_three_layers_written_out(name):
     np.testing.assert_allclose(found.variance, expected, rtol=1e-8)
 
 
+@pytest.mark.every_run("tanh", "relu")
 @pytest.mark.parametrize("name", ["relu", "tanh", "hard_tanh"])
 def test_covariance_of_two_inputs_of_one_layer(name):
     correlation = np.asarray([-0.6, 0.0, 0.4, 0.9, 1.0])
@@ -104,6 +106,7 @@ def test_two_equal_inputs_share_all_but_their_cotangents():
     )
 
 
+@pytest.mark.every_run("tanh", "relu")
 @pytest.mark.parametrize("name", ["linear", "relu", "tanh"])
 def test_orthogonal_weights_take_out_what_they_hold(name):
     """A linear isometry changes no gradient at all; the others fluctuate less than Gaussian."""
