@@ -24,7 +24,7 @@ from sigprop import plots, studies, sweeps
 from sigprop.studies import verdicts
 
 PRESETS = {
-    "small": {"seeds": 4, "steps": 300},
+    "small": {"steps": 300},
     "default": {},
     "paper": {"seeds": 16, "steps": 1000},
 }

@@ -115,7 +115,8 @@ def _critical(setup: Setup, activation: str) -> Setup:
 
 
 def _sigmoid_unit_entries(budget: Budget) -> Patient:
-    sick = _network("sigmoid", float(budget.width), budget, 0.02)
+    # At larger steps some runs train and others do not, and no remedy stands out from that.
+    sick = _network("sigmoid", float(budget.width), budget, 0.005)
     return Patient("sigmoid, N(0,1) entries", sick, _critical(sick, "tanh"))
 
 
