@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
-import scipy.stats
 import xarray as xr
-from jaxtyping import Float
 
 from sigprop._tables import markdown_table, number, text_table
 from sigprop.studies.patients import Budget, patient
@@ -23,7 +21,6 @@ __all__ = [
     "as_markdown",
     "as_text",
     "remedies_table",
-    "spread",
     "verdict",
     "with_verdicts",
     "write_csv",
@@ -32,7 +29,6 @@ __all__ = [
 CURED_ACCURACY = 0.9  # of the control's
 CURED_LOSS = 2.0  # times the control's
 STANDARD_ERRORS = 2.0
-CONFIDENCE = 0.95
 
 
 class Verdict(enum.IntEnum):
@@ -77,16 +73,16 @@ def verdict(treated: xr.Dataset, untreated: xr.Dataset, control: xr.Dataset) -> 
     """From the means over seeds.
 
     Cured: at least 0.9 of the control's accuracy (a regression: at most twice its loss). Otherwise
-    helped or worse: beyond two standard errors of an untreated run, which are its `spread` over
-    seeds: a verdict says what to expect of one more run. (All runs are tested on the same examples,
-    so that which examples these are does not enter.) Where every run diverges and no untreated one
-    does, it is worse whatever the accuracy. A regression is compared by its loss; runs among which
-    one diverges are worth the same, and less than any others.
+    helped or worse: beyond two standard errors of an untreated run, which are its spread over
+    seeds and, for an accuracy, the binomial error of a finite test set, in quadrature: a verdict
+    says what to expect of one more run. Where every run diverges and no untreated one does, it is
+    worse whatever the accuracy. A regression is compared by its loss; runs among which one diverges
+    are worth the same, and less than any others.
 
     Parameters
     ----------
     treated, untreated, control
-        ``applicable``, ``loss`` and ``accuracy`` by ``seed``.
+        ``applicable``, ``loss`` and ``accuracy`` by ``seed``, and ``test_examples``.
     """
     if not bool(treated["applicable"]):
         return Verdict.NOT_APPLICABLE
@@ -97,25 +93,9 @@ def verdict(treated: xr.Dataset, untreated: xr.Dataset, control: xr.Dataset) -> 
         return Verdict.CURED
     if np.isinf(treated["loss"]).all() and np.isfinite(untreated["loss"]).all():
         return Verdict.WORSE
-    error = STANDARD_ERRORS * spread(untreated["accuracy"].values)
-    return _beyond(means[0] - means[1], error)
-
-
-def spread(runs: Float[np.ndarray, " seeds"]) -> float:
-    r"""The largest standard deviation that runs are likely to come from: s √((n - 1)/χ²_{0.05}).
-
-    The deviation s of a few runs is itself uncertain, by a quarter for eight of them; verdicts that
-    took it as it is would come out otherwise for other seeds. This is its upper limit with 95%
-    confidence (χ²_{0.05} is the 5% point of the χ² law with n - 1 degrees of freedom).
-
-    Examples
-    --------
-    >>> round(spread(np.asarray([0.4, 0.5, 0.6, 0.5, 0.4, 0.6, 0.5, 0.5])) / 0.0756, 2)
-    1.8
-    """
-    free = len(runs) - 1
-    widening = free / scipy.stats.chi2(free).ppf(1 - CONFIDENCE)
-    return float(np.std(runs, ddof=1) * np.sqrt(widening))
+    binomial = means[1] * (1 - means[1]) / int(untreated["test_examples"])
+    error = np.sqrt(float(untreated["accuracy"].var(ddof=1)) + binomial)
+    return _beyond(means[0] - means[1], float(STANDARD_ERRORS * error))
 
 
 def _by_loss(treated: np.ndarray, untreated: np.ndarray, control: np.ndarray) -> Verdict:
@@ -124,8 +104,8 @@ def _by_loss(treated: np.ndarray, untreated: np.ndarray, control: np.ndarray) ->
         return Verdict.CURED
     if any(gone):
         return _beyond(float(gone[1]) - float(gone[0]), 0.5)
-    gain = float(np.mean(untreated) - np.mean(treated))
-    return _beyond(gain, STANDARD_ERRORS * spread(untreated))
+    error = STANDARD_ERRORS * np.std(untreated, ddof=1)
+    return _beyond(float(np.mean(untreated) - np.mean(treated)), float(error))
 
 
 def _beyond(gain: float, allowed: float) -> Verdict:
