@@ -37,9 +37,10 @@ def _share_compiled_programs() -> None:
 
 
 def _compile_quickly() -> None:
-    """Most programs of the tests run for less time than the compiler's last passes take.
+    """Two thirds of the time of the tests goes into compiling.
 
-    Level 1, not 0: at 0 a while loop of XLA's CPU backend was seen to end before its time.
+    Level 1, not 0: at 0 the fixed point of tanh at weight_var 0.81 and bias_var 0.09 came out wrong
+    by 7e-4, on jaxlib 0.10.2.
     """
     quick = (
         "--xla_backend_optimization_level=1",

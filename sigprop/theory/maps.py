@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from sigprop import activations
 from sigprop._checks import check_non_negative
-from sigprop._precision import float64_when_eager, is_traced
+from sigprop._precision import ambient_arrays, float64_when_eager, is_traced
 from sigprop.activations import Activation, ScalarFunction
 from sigprop.gaussian import pair, single
 
@@ -227,7 +227,10 @@ def input_variance(
     1.75
     """
     _check(second_moment=second_moment, weight_var=weight_var, bias_var=bias_var)
-    return _affine(second_moment, weight_var, bias_var)
+    given = (second_moment, weight_var, bias_var)
+    # In NumPy where numbers are given: XLA takes those below the smallest normal one for 0.
+    m, w, b = ambient_arrays(*given) if is_traced(given) else (np.asarray(v, float) for v in given)
+    return w * m + b
 
 
 def input_correlation(
@@ -247,11 +250,6 @@ def input_correlation(
     _check(second_moment=second_moment, weight_var=weight_var, bias_var=bias_var)
     check_correlation("correlation", correlation)
     return _input_correlation(correlation, second_moment, weight_var, bias_var)
-
-
-@float64_when_eager()
-def _affine(second_moment, weight_var, bias_var):
-    return weight_var * second_moment + bias_var
 
 
 @float64_when_eager()

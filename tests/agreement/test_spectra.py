@@ -60,6 +60,7 @@ CASES = {
     "relu, ordered": Case("relu", "gaussian", 2, weight_var=1.2),
     "hard_tanh, orthogonal, critical": Case("hard_tanh", "orthogonal", 3, weight_var=1.1655),
 }
+EVERY_RUN = ("tanh, chaotic", "tanh, orthogonal, chaotic", "erf, critical", "relu, ordered")
 
 
 @functools.partial(jax.jit, static_argnames=("activation", "ensemble", "depth", "width"))
@@ -171,9 +172,7 @@ def test_cases_are_of_the_phases_they_are_named_for(name):
     assert expected.get(phase, abs(law.log_mean) < 1e-3)
 
 
-@pytest.mark.every_run(
-    "tanh, chaotic", "tanh, orthogonal, chaotic", "erf, critical", "relu, ordered"
-)
+@pytest.mark.every_run(*EVERY_RUN)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_spectra_of_width_1000_lie_on_the_predicted_law(case):
     measured, covariance = _measured(case, 1.0)
@@ -182,9 +181,7 @@ def test_spectra_of_width_1000_lie_on_the_predicted_law(case):
     assert _probability(case) > REJECTED
 
 
-@pytest.mark.every_run(
-    "tanh, chaotic", "tanh, orthogonal, chaotic", "erf, critical", "relu, ordered"
-)
+@pytest.mark.every_run(*EVERY_RUN)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_few_per_cent_would_be_seen(case):
     for scale in (1.04, 0.96):

@@ -7,7 +7,7 @@ import pytest
 
 from sigprop import jacobian
 from sigprop.networks import MLP
-from tests.networks.blocks import BLOCKS, architecture
+from tests.networks.blocks import BLOCKS, EVERY_RUN, architecture
 
 KEY = jax.random.key(3)
 X = np.random.default_rng(0).standard_normal((6, 7)).astype(np.float32)
@@ -21,13 +21,7 @@ def _network(block):
     return network.holding(network.statistics(X)) if held else network
 
 
-@pytest.mark.every_run(
-    "plain-None",
-    "plain-batch_norm",
-    "plain-post_rms_norm",
-    "residual-layer_norm",
-    "residual-weight_norm",
-)
+@pytest.mark.every_run(*EVERY_RUN)
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 def test_all_layers_together_are_the_jacobian_of_the_features(block):
     network = _network(block)

@@ -10,6 +10,14 @@ BLOCKS = {
     f"{block}-{norm}": {"block": block, "norm": norm}
     for block, norm in itertools.product(("plain", "residual"), NORMS)
 }
+# Without a norm, coupled inputs, a norm after and before the skip, rows of unit length.
+EVERY_RUN = (
+    "plain-None",
+    "plain-batch_norm",
+    "plain-post_rms_norm",
+    "residual-layer_norm",
+    "residual-weight_norm",
+)
 ALPHA = 0.6
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 from sigprop.networks import MLP, Statistics, initialisers
 from tests.networks import blocks
-from tests.networks.blocks import BLOCKS, architecture
+from tests.networks.blocks import BLOCKS, EVERY_RUN, architecture
 
 KEY, MASKS = jax.random.key(11), jax.random.key(12)
 X = np.random.default_rng(0).standard_normal((6, 7)).astype(np.float32)
@@ -73,13 +73,7 @@ def test_rows_of_normalised_weights_have_the_stated_norm_whatever_their_directio
     assert jnp.abs(gradient.hidden.gain[...]).min() > 0
 
 
-@pytest.mark.every_run(
-    "plain-None",
-    "plain-batch_norm",
-    "plain-post_rms_norm",
-    "residual-layer_norm",
-    "residual-weight_norm",
-)
+@pytest.mark.every_run(*EVERY_RUN)
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 def test_parameterisations_are_one_function(block):
     standard, ntk = (

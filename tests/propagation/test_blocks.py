@@ -12,7 +12,7 @@ from sigprop.activations import Activation
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP, initialisers
 from sigprop.propagation import MeasurementStatus, cell_key, measure, seed_key
-from tests.networks.blocks import BLOCKS
+from tests.networks.blocks import BLOCKS, EVERY_RUN
 
 KEY = jax.random.key(42)
 OWN = seed_key(KEY, 0)
@@ -90,13 +90,7 @@ def _assert_measured(measured, expected, tolerance=TOLERANCE):
         )
 
 
-@pytest.mark.every_run(
-    "plain-None",
-    "plain-batch_norm",
-    "plain-post_rms_norm",
-    "residual-layer_norm",
-    "residual-weight_norm",
-)
+@pytest.mark.every_run(*EVERY_RUN)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_reading_is_that_of_the_materialised_network(name):
     """With a mask or without, a homogeneous activation or not, in turn over the blocks."""

@@ -25,7 +25,7 @@ def test_tanh_against_high_precision(exact):
         np.testing.assert_allclose(found.chi_q, float(exact["chi_q"]), **CLOSE)
 
 
-@pytest.mark.every_run("tanh", "relu", "gelu", "hard_tanh", "selu", "sigmoid", "elu")
+@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize("bias_var", [0.01, 0.09, 1.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_critical_points_solve_their_equations(name, bias_var):
