@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -164,10 +165,13 @@ def parse(
 
 def _one_line(boxed: str) -> str:
     """The message in tyro's framed text, and the nearest options where it names some."""
-    lines = [line.strip("│╭╮╰╯ ") for line in boxed.splitlines()[1:]]
-    rules = [i for i, line in enumerate(lines) if set(line) <= {"─"}] or [len(lines)]
-    message = " ".join(" ".join(lines[: rules[0]]).split())
-    near = [line.split()[0] for line in lines[rules[0] :] if line.startswith("--")]
+    _, *lines = (line.strip("│╭╮╰╯ ") for line in boxed.splitlines())
+    rules = set("─-")  # by the terminal's encoding
+    parts = [
+        list(part) for rule, part in groupby(lines, lambda line: set(line) <= rules) if not rule
+    ]
+    message = " ".join(" ".join(parts[0]).split())
+    near = [line.split()[0] for line in chain(*parts[1:]) if line.startswith("--")]
     if near and "Unrecognized" in message:
         message += f"; did you mean {' or '.join(dict.fromkeys(near))}?"
     return message

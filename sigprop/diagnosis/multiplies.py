@@ -59,6 +59,11 @@ class _Call:
     units_last: Callable[[Any], Any]
     bias: _Value | None = None
 
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """What entered, what left (units last), the weight, the bias."""
+        bias = None if self.bias is None else self.bias.array
+        return self.entering, self.units_last(self.output), self.weight.array, bias
+
 
 def read_multiplies(target: Objective) -> tuple[Multiply, ...]:
     """All multiplies by weights, in the order of the program.
@@ -69,23 +74,30 @@ def read_multiplies(target: Objective) -> tuple[Multiply, ...]:
     program, arrays = _program(target)
     if program is None:
         return ()
-    names, values = target.parameters.names, target.parameters.values
-    given = [
-        *(_Value(value, frozenset([name])) for name, value in zip(names, values)),
-        *(_Value(array, signal=True) for array in arrays),
-    ]
+    names, values = target.parameters.names, list(target.parameters.values)
+    calls: list[_Call] = []
 
-    def loss(perturbations):
+    def loss(perturbations, consts, values, arrays):
+        given = [
+            *(_Value(value, frozenset([name])) for name, value in zip(names, values)),
+            *(_Value(array, signal=True) for array in arrays),
+        ]
         walk = _Walk(perturbations)
-        (result,) = walk.through(program.jaxpr, program.consts, given)
-        return result.array, walk.calls
+        (result,) = walk.through(program.jaxpr, consts, given)
+        calls[:] = walk.calls
+        return result.array, [call.arrays() for call in calls]
 
+    def read(zeros, *given):
+        gradients, passed = jax.grad(loss, has_aux=True)(zeros, *given)
+        return passed, [call.units_last(by_call) for call, by_call in zip(calls, gradients)]
+
+    given = (program.consts, values, arrays)
     with jax.default_matmul_precision("highest"):
-        _, calls = loss(None)
-        zeros = [jnp.zeros_like(call.output) for call in calls]
-        gradients = jax.grad(lambda perturbations: loss(perturbations)[0])(zeros)
+        jax.eval_shape(loss, None, *given)
+        zeros = [jnp.zeros(call.output.shape, call.output.dtype) for call in calls]
+        passed, gradients = jax.jit(read)(zeros, *given)
     sizes = {name: value.size if value.ndim >= 2 else 0 for name, value in zip(names, values)}
-    return _named(calls, gradients, sizes)
+    return _named(calls, passed, gradients, sizes)
 
 
 def _program(target: Objective) -> tuple[Any, list[Any]]:
@@ -207,24 +219,23 @@ def _last(array: Any, axes: Sequence[int]) -> Any:
     return moved.reshape(*moved.shape[: moved.ndim - len(axes)], -1)
 
 
-def _named(calls: Sequence[_Call], gradients: Sequence[Any], sizes: dict[str, int]):
+def _named(
+    calls: Sequence[_Call],
+    passed: Sequence[tuple[Any, ...]],
+    gradients: Sequence[Any],
+    sizes: dict[str, int],
+) -> tuple[Multiply, ...]:
     """Each call under the name of its largest weight, numbered where it multiplies repeatedly."""
     weights = [max(call.weight.sources, key=lambda name: (sizes[name], name)) for call in calls]
-    found, passed = [], dict.fromkeys(weights, 0)
-    for call, gradient, weight in zip(calls, gradients, weights):
+    found, times = [], dict.fromkeys(weights, 0)
+    for call, arrays, gradient, weight in zip(calls, passed, gradients, weights):
         often = weights.count(weight) > 1
-        name = f"{weight}[{passed[weight]}]" if often else weight
-        passed[weight] += 1
+        name = f"{weight}[{times[weight]}]" if often else weight
+        times[weight] += 1
         path, _, last = weight.rpartition("/")
+        entering, output, array, bias = (None if a is None else as_numpy(a) for a in arrays)
         layer = Passed(
-            name,
-            path,
-            call.kind,
-            (as_numpy(call.entering),),
-            as_numpy(call.units_last(call.output)),
-            as_numpy(call.units_last(gradient)),
-            {last: as_numpy(call.weight.array)},
-            None if call.bias is None else np.asarray(as_numpy(call.bias.array)),
+            name, path, call.kind, (entering,), output, as_numpy(gradient), {last: array}, bias
         )
         sources = call.weight.sources | (call.bias.sources if call.bias else frozenset())
         found.append(Multiply(layer, weight, sources))

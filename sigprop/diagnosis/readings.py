@@ -1,6 +1,6 @@
 """Two passes through a model: what its layers give out, and the gradient at every one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigprop.diagnosis.evaluation import (
+    as_written,
+    step_by_step,
+    unrolled_program,
+    unrolled_shapes,
+)
 from sigprop.diagnosis.multiplies import Multiply, read_multiplies
 from sigprop.diagnosis.passed import Passed, Readings, as_numpy
 from sigprop.diagnosis.recorder import Call, Recorder, recording, with_recorded_functions
@@ -28,28 +34,33 @@ def read(target: Objective) -> Readings:
 
 def _listened(target: Objective) -> Readings:
     """What the frameworks tell of."""
-    try:
-        with jax.disable_jit():
-            return _read(target)
-    except Exception as unrolled:  # some loops cannot be unrolled: of no steps, for one
+    ways = (
+        (unrolled_shapes, unrolled_program),
+        (step_by_step, step_by_step),  # a loss may look at the batch's numbers
+        (as_written, as_written),  # some loops cannot be unrolled: of no steps, for one
+    )
+    for shapes, evaluate in ways:
         try:
-            return _read(target)
-        except Exception:
-            raise ValueError(
-                f"loss(model, batch) could not be computed: {first_line(unrolled)}"
-            ) from unrolled
+            return _read(target, shapes, evaluate)
+        except Exception as error:
+            reason = error
+    raise ValueError(f"loss(model, batch) could not be computed: {first_line(reason)}") from reason
 
 
-def _read(target: Objective) -> Readings:
+def _read(target: Objective, shapes: Callable, evaluate: Callable) -> Readings:
     names, values = target.parameters.names, list(target.parameters.values)
     owners = frozenset(name.rpartition("/")[0] for name in names)
-    _, calls = _pass(target, owners, values, None)
-    zeros = [jnp.zeros_like(call.output) for call in calls]
+    calls: list[Call] = []
 
     def loss(values, perturbations):
-        return _pass(target, owners, values, perturbations)[0]
+        value, calls[:] = _pass(target, owners, values, perturbations)
+        return value, [(call.inputs, call.output) for call in calls]
 
-    value, (by_value, by_output) = jax.value_and_grad(loss, argnums=(0, 1))(values, zeros)
+    outputs = [output for _, output in shapes(loss, values, None)[1]]
+    zeros = [jnp.zeros_like(output) for output in outputs]
+    gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    (value, passed), (by_value, by_output) = evaluate(gradient, values, zeros)
+    calls = [replace(call, inputs=i, output=o) for call, (i, o) in zip(calls, passed)]
     parameters = dict(zip(names, map(as_numpy, values)))
     layers = _layers(calls, list(map(as_numpy, by_output)), parameters)
     read_paths = {layer.path for layer in layers}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tests.experiments.test_scripts import contents, run
+from tests.experiments.scripts import contents, run
 
 TINY = ["--steps", "60", "--epochs", "2", "--width", "16", "--data", "mnist", "--out", "out"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tests.experiments.test_scripts import contents, run
+from tests.experiments.scripts import contents, run
 
 TINY = ["--activation", "relu", "--block", "plain", "residual_scaled", "--weight-var", "2"]
 TINY += ["--depth", "5", "--width", "16", "--seeds", "2", "--bias-var", "0", "--out", "out"]

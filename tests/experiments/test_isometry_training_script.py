@@ -5,7 +5,7 @@ import re
 import pytest
 import xarray as xr
 
-from tests.experiments.test_scripts import contents, run
+from tests.experiments.scripts import contents, run
 
 TINY = ["--activation", "linear", "--initialiser", "orthogonal", "--depth", "2"]
 TINY += [

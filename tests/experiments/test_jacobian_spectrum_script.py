@@ -5,7 +5,7 @@ import re
 import pytest
 import xarray as xr
 
-from tests.experiments.test_scripts import contents, run
+from tests.experiments.scripts import contents, run
 
 TINY = ["--activation", "relu", "--initialiser", "gaussian", "--depth", "4", "--width", "8"]
 TINY += ["--map-depth", "2", "--map-width", "8", "--map-weight-var-points", "3"]

@@ -5,7 +5,7 @@ import re
 import pytest
 import xarray as xr
 
-from tests.experiments.test_scripts import contents, run
+from tests.experiments.scripts import contents, run
 
 TINY = ["--activation", "relu", "--bias-var", "0", "--depth", "40", "--measured-depth", "2"]
 TINY += ["--width", "16", "--count", "3", "--outputs", "2", "--seeds", "2", "--out", "out"]

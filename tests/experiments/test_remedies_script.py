@@ -5,7 +5,7 @@ import csv
 import pytest
 import xarray as xr
 
-from tests.experiments.test_scripts import contents, run
+from tests.experiments.scripts import contents, run
 
 TINY = ["--patient", "unscaled_regression", "relu_exploding", "--remedy", "he", "smaller_step"]
 TINY += ["--depth", "4", "--width", "8", "--steps", "20", "--batch-size", "8", "--seeds", "2"]

@@ -1,52 +1,26 @@
 """The scripts, end to end, as a user would start them."""
 
 import csv
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-import sigprop
+from tests.experiments.scripts import contents, run, run_afresh, started
 
-ROOT = Path(sigprop.__file__).parents[1]
 TINY = ["--depth", "5", "--width", "16", "--seeds", "2", "--weight-var", "1", "3"]
 TINY += ["--weight-var-points", "3", "--bias-var", "0", "0.2", "--bias-var-points", "2"]
-
-
-def started(script, *arguments, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(script, *arguments, cwd):
-    process = started(script, *arguments, cwd=cwd)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
-
-
-def contents(folder):
-    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*")}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One tiny finished run, and what it printed."""
     folder = tmp_path_factory.mktemp("phase_diagram")
-    code, out, err = run("phase_diagram", *TINY, "--activation", "relu", "--out", "out", cwd=folder)
+    arguments = [*TINY, "--activation", "relu", "--out", "out"]
+    code, out, err = run_afresh("phase_diagram", *arguments, cwd=folder)
     assert code == 0, err
     return folder, out
 
@@ -136,47 +110,31 @@ BAD = [
     (["--out", "file"], "store must be in a folder that can be written, got file"),
 ]
 
-_CHILD = """
-import runpy, sys
-for line in sys.stdin.read().splitlines():
-    sys.argv = ["phase_diagram.py", *line.split("\\t")]
-    try:
-        runpy.run_path({script!r}, run_name="__main__")
-    except SystemExit as stop:
-        code = stop.code
-    print("=", code, flush=True)
-    print("=", file=sys.stderr, flush=True)
-"""
-
 
 @pytest.fixture(scope="module")
-def bad_runs(tmp_path_factory):
-    """Every bad command line, one after another in one process: importing JAX takes seconds."""
+def folder_of_bad_inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
     _bad_inputs(folder)
+    return folder
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_mistyped_option_is_one_line_in_any_encoding(tmp_path, monkeypatch, encoding):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    code, out, err = run_afresh("phase_diagram", "--detph", "10", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert err == "error: Unrecognized options: --detph, 10; did you mean --depth?\n"
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_input_is_one_clear_line(folder_of_bad_inputs, arguments, message):
+    folder = folder_of_bad_inputs
     before = contents(folder)
-    experiments = ROOT / "experiments"
-    lines = "\n".join(
-        "\t".join([*TINY, "--activation", "relu", *arguments]) for arguments, _ in BAD
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD.format(script=str(experiments / "phase_diagram.py"))],
-        input=lines,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{experiments}", "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    arguments = [*TINY, "--activation", "relu", *arguments]
+    code, out, err = run("phase_diagram", *arguments, cwd=folder)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"error: .*{message}.*\n", err), err
     assert contents(folder) == before, "nothing may be written"
-    return done.stdout.split("\n"), done.stderr.split("=\n")
-
-
-@pytest.mark.parametrize(("case", "message"), [(i, m) for i, (_, m) in enumerate(BAD)])
-def test_bad_input_is_one_clear_line(bad_runs, case, message):
-    out, err = bad_runs
-    assert out[case] == "= 2", "exit code 2 and nothing on the output stream"
-    assert re.fullmatch(rf"error: .*{message}.*\n", err[case]), err[case]
 
 
 def test_a_killed_script_resumes(tmp_path):

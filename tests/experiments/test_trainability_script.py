@@ -5,7 +5,7 @@ import re
 import pytest
 import xarray as xr
 
-from tests.experiments.test_scripts import contents, run
+from tests.experiments.scripts import contents, run
 
 TINY = ["--weight-var", "1.2", "2.5", "--depth", "2", "4", "--width", "8", "--steps", "4"]
 TINY += ["--seeds", "1", "--learning-rate", "0.1", "--out", "out"]

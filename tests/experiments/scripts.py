@@ -1,0 +1,87 @@
+"""Scripts started as a user starts them, or sooner: in a process that has JAX loaded already."""
+
+import atexit
+import functools
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import sigprop
+
+ROOT = Path(sigprop.__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+SECONDS = 300  # that a script of these tests may take
+
+# Reads (script, arguments, folder), answers (exit code, output, errors), a line of JSON each.
+_SHARED = """
+import contextlib, io, json, os, runpy, sys, traceback
+for line in sys.stdin:
+    script, arguments, folder = json.loads(line)
+    os.chdir(folder)
+    sys.argv = [script, *arguments]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+def started(script, *arguments, cwd):
+    """A process of its own, as from a shell."""
+    return _process(str(EXPERIMENTS / f"{script}.py"), *arguments, cwd=cwd, stderr=subprocess.PIPE)
+
+
+def run_afresh(script, *arguments, cwd):
+    """Exit code, output and errors of a process of its own."""
+    process = started(script, *arguments, cwd=cwd)
+    out, err = process.communicate(timeout=SECONDS)
+    return process.returncode, out, err
+
+
+def run(script, *arguments, cwd):
+    """Exit code, output and errors of the script, run in a process shared by a worker's tests.
+
+    To import JAX and to trace and compile the same programs takes ten times as long as a tiny run.
+    """
+    process = _shared()
+    request = [str(EXPERIMENTS / f"{script}.py"), list(map(str, arguments)), str(cwd)]
+    limit = threading.Timer(SECONDS, process.kill)
+    limit.start()
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    limit.cancel()
+    assert answer, f"{script} {arguments} took longer than {SECONDS} s, or ended the process"
+    return tuple(json.loads(answer))
+
+
+def contents(folder):
+    """Everything below, and when it was changed."""
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+
+@functools.cache
+def _shared():
+    process = _process("-c", _SHARED, cwd=ROOT, stdin=subprocess.PIPE)
+    atexit.register(process.communicate)  # closes its input, upon which it ends
+    return process
+
+
+def _process(*arguments, **options):
+    paths = f"{ROOT}{os.pathsep}{EXPERIMENTS}"
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": paths, "COLUMNS": "100"},
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
