@@ -233,10 +233,9 @@ def _named(
         name = f"{weight}[{times[weight]}]" if often else weight
         times[weight] += 1
         path, _, last = weight.rpartition("/")
-        entering, output, array, bias = (None if a is None else as_numpy(a) for a in arrays)
-        layer = Passed(
-            name, path, call.kind, (entering,), output, as_numpy(gradient), {last: array}, bias
-        )
+        entering, output, gradient, array = map(as_numpy, (*arrays[:2], gradient, arrays[2]))
+        bias = None if arrays[3] is None else as_numpy(arrays[3])
+        layer = Passed(name, path, call.kind, (entering,), output, gradient, {last: array}, bias)
         sources = call.weight.sources | (call.bias.sources if call.bias else frozenset())
         found.append(Multiply(layer, weight, sources))
     return tuple(found)

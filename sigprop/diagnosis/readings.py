@@ -34,17 +34,19 @@ def read(target: Objective) -> Readings:
 
 def _listened(target: Objective) -> Readings:
     """What the frameworks tell of."""
-    ways = (
-        (unrolled_shapes, unrolled_program),
-        (step_by_step, step_by_step),  # a loss may look at the batch's numbers
-        (as_written, as_written),  # some loops cannot be unrolled: of no steps, for one
-    )
-    for shapes, evaluate in ways:
+    try:
+        return _read(target, unrolled_shapes, unrolled_program)
+    except Exception:  # a loop whose end hangs on the parameters' numbers
+        pass
+    try:
+        return _read(target, step_by_step, step_by_step)
+    except Exception as unrolled:  # some loops cannot be unrolled: of no steps, for one
         try:
-            return _read(target, shapes, evaluate)
-        except Exception as error:
-            reason = error
-    raise ValueError(f"loss(model, batch) could not be computed: {first_line(reason)}") from reason
+            return _read(target, as_written, as_written)
+        except Exception:
+            raise ValueError(
+                f"loss(model, batch) could not be computed: {first_line(unrolled)}"
+            ) from unrolled
 
 
 def _read(target: Objective, shapes: Callable, evaluate: Callable) -> Readings:
@@ -60,9 +62,9 @@ def _read(target: Objective, shapes: Callable, evaluate: Callable) -> Readings:
     zeros = [jnp.zeros_like(output) for output in outputs]
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     (value, passed), (by_value, by_output) = evaluate(gradient, values, zeros)
-    calls = [replace(call, inputs=i, output=o) for call, (i, o) in zip(calls, passed)]
+    seen = [replace(call, inputs=i, output=o) for call, (i, o) in zip(calls, passed)]
     parameters = dict(zip(names, map(as_numpy, values)))
-    layers = _layers(calls, list(map(as_numpy, by_output)), parameters)
+    layers = _layers(seen, list(map(as_numpy, by_output)), parameters)
     read_paths = {layer.path for layer in layers}
     unread = tuple(
         name

@@ -135,6 +135,30 @@ def test_raw_arrays_are_layers_as_if_objects_held_them():
     assert reports[0].unread == ()
 
 
+def test_a_loop_whose_end_hangs_on_the_parameters_is_run_step_by_step():
+    def loss(layers, x):
+        count = jnp.where(jnp.sum(layers[0].weight ** 2) > 0, 2, 1)
+        step = lambda state: (state[0] + 1, jnp.tanh(layers[1](state[1])))  # noqa: E731
+        _, z = jax.lax.while_loop(lambda state: state[0] < count, step, (0, layers[0](x)))
+        return jnp.mean((layers[2](z) - 0.5) ** 2)
+
+    def written_out(layers, x):
+        z = layers[0](x)
+        for _ in range(2):
+            z = jnp.tanh(layers[1](z))
+        return jnp.mean((layers[2](z) - 0.5) ** 2)
+
+    looped, expected = (
+        sigprop.diagnose(models.linears(0, 3, 1.0), each, models.batch(0))
+        for each in (loss, written_out)
+    )
+    assert [layer.name for layer in looped.layers] == ["0", "1[0]", "1[1]", "2"]
+    for a, b in zip(looped.layers, expected.layers):
+        assert a.name == b.name
+        np.testing.assert_allclose(a.log_gradient, b.log_gradient, rtol=1e-5)
+        np.testing.assert_allclose(a.rms, b.rms, rtol=1e-6)
+
+
 def test_a_layer_that_cannot_be_read_is_named():
     layers = [*models.linears(0, 2, 1.0), jax.tree_util.Partial(jnp.add, jnp.zeros(64))]
     report = sigprop.diagnose(
