@@ -77,10 +77,15 @@ def _shared():
 
 
 def _process(*arguments, **options):
-    paths = f"{ROOT}{os.pathsep}{EXPERIMENTS}"
+    environment = {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{EXPERIMENTS}",
+        "COLUMNS": "100",
+        # As in pyproject.toml: a worker of the tests has not finished writing it.
+        "PYTHONWARNINGS": "ignore:Error reading persistent compilation cache entry",
+    }
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths, "COLUMNS": "100"},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
         **options,
