@@ -163,6 +163,7 @@ def records_at(kind: Activation, weight_var, bias_var, variance0, tolerance, roo
 
 @float64_when_eager("kind")
 def attractors(kind, weight_var, bias_var, variance0):
+    """`variance_roots.attractor` of every cell: q* reached from ``variance0``, and its status."""
     return jax.vmap(functools.partial(attractor, kind))(weight_var, bias_var, variance0)
 
 

@@ -67,7 +67,6 @@ def _ratio(case) -> tuple[float, float, float]:
     return float(ratios.mean()), float(stderr), float(predicted)
 
 
-@pytest.mark.every_run("gelu", "tanh-0.05-orthogonal")
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[2]}-{c[3]}")
 def test_variance_is_as_predicted_within_ten_per_cent(case):
     ratio, stderr, predicted = _ratio(case)
@@ -77,7 +76,6 @@ def test_variance_is_as_predicted_within_ten_per_cent(case):
     assert abs(ratio - 1) < 4 * stderr + NEXT_ORDER * predicted
 
 
-@pytest.mark.exhaustive
 def test_all_cases_together():
     found = np.asarray([_ratio(case) for case in CASES])
     weights = found[:, 1] ** -2

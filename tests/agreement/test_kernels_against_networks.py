@@ -54,7 +54,6 @@ def _measured(index: int, width: int):
     ]
 
 
-@pytest.mark.every_run("relu", "erf")
 @pytest.mark.parametrize("index", range(len(CASES)), ids=lambda i: CASES[i][0])
 def test_both_kernels_extrapolate_to_theory(index):
     name, weight_var, bias_var, block = CASES[index]

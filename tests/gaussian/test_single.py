@@ -83,7 +83,6 @@ def test_moments_of_functions_not_in_the_table(case, float64):
         np.testing.assert_allclose(computed, _expected(phi, variance), rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize("name", NAMES)
 def test_derivatives_in_the_variance(name, float64):
     """First and second, of E[φ²] and E[φ'²], against differences of fine quadrature."""
@@ -100,7 +99,6 @@ def test_derivatives_in_the_variance(name, float64):
         np.testing.assert_allclose(curvature, second[i], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize("name", NAMES)
 def test_single_precision_is_what_it_can_be(name):
     activation = activations.get(name)

@@ -25,7 +25,6 @@ def test_tanh_against_high_precision(exact):
         np.testing.assert_allclose(found.chi_q, float(exact["chi_q"]), **CLOSE)
 
 
-@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize("bias_var", [0.01, 0.09, 1.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_critical_points_solve_their_equations(name, bias_var):
@@ -45,7 +44,6 @@ def test_critical_points_solve_their_equations(name, bias_var):
     assert weights == sorted(weights)
 
 
-@pytest.mark.every_run("tanh", "hard_tanh", "selu")
 @pytest.mark.parametrize("name", ["tanh", "erf", "hard_tanh", "softsign", "elu", "selu"])
 def test_every_crossing_of_the_attractor_is_a_critical_point(name):
     """Scanning χ₁ of the attractor for sign changes finds what `critical_points` lists."""

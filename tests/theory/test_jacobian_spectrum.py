@@ -192,7 +192,6 @@ def test_moments_at_depth_1000(name, variance):
                 assert found == pytest.approx(float(mpmath.log(ratio)), rel=1e-11, abs=1e-11)
 
 
-@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize("variance", [1e-3, 0.03, 1.0, 30.0, 1e3])
 @pytest.mark.parametrize("name", independent.TABLE)
 def test_moments_of_every_activation(name, variance):

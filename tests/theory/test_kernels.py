@@ -32,7 +32,6 @@ def test_values_to_25_digits(case):
             np.testing.assert_allclose(getattr(found, name), np.asarray(known, float), rtol=1e-12)
 
 
-@pytest.mark.every_run("tanh", "relu", "hard_tanh")
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "hard_tanh", "relu", "softplus"])
 @pytest.mark.parametrize("block", ["plain", "residual"])
 def test_one_step_by_two_dimensional_expectations(activation, block):

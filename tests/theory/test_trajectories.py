@@ -12,7 +12,6 @@ from tests.reference import independent
 NAMES = sorted(independent.TABLE)
 
 
-@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize("name", NAMES)
 def test_variance_and_gradient_are_the_maps_iterated(name):
     at = {"weight_var": 1.6, "bias_var": 0.08}
@@ -29,7 +28,6 @@ def test_variance_and_gradient_are_the_maps_iterated(name):
     np.testing.assert_allclose(found.gradient_rate, np.mean(np.log(chi[:5])), rtol=1e-10)
 
 
-@pytest.mark.every_run("tanh", "relu", "gelu", "hard_tanh")
 @pytest.mark.parametrize("name", ["tanh", "gelu", "hard_tanh", "selu", "sigmoid", "leaky_relu"])
 def test_correlation_is_the_map_iterated(name):
     at = {"weight_var": 1.6, "bias_var": 0.08}
