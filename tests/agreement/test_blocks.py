@@ -5,7 +5,8 @@ Each pair is measured at widths N and 2N over many seeds, a set of digits for ea
 that of E g², and 2 m(2N) - m(N) is free of what is left at order 1/N. Its standard error over
 seeds, √(4 s(2N)² + s(N)²), is the tolerance: every pair within 4 of them, the sum of squares over
 all pairs below its 99.9% point, and the mean over all pairs, weighted by precision, within 3 of its
-own. `test_a_few_per_cent_would_be_seen` shows that a theory wrong by 3% (a layer) fails.
+own. `test_a_few_per_cent_would_be_seen` shows that a theory wrong by 3% (a layer) fails. Every run
+measures half of the pairs, every block with two activations, and sees 5%.
 """
 
 import functools
@@ -26,6 +27,8 @@ BATCHES_OF_16 = 100  # there are few more digits
 WEIGHT_VAR, BIAS_VAR = 1.6, 0.1
 ACTIVATIONS = ("relu", "tanh", "gelu", "erf")
 PAIRS = [(block, activation) for block in studies.BLOCKS for activation in ACTIVATIONS]
+# As the fields of one colour on a chessboard.
+EVERY_RUN = [pair for i, pair in enumerate(PAIRS) if (i + i // len(ACTIVATIONS)) % 2 == 0]
 FIELDS = ("gradient_rate", "variance", "one_minus_correlation")
 
 
@@ -81,13 +84,20 @@ def _fluctuates(block: str, field: str) -> bool:
     return not (field == "variance" and "post" in block)
 
 
-def _all(field: str, error: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    found = [_deviation(*pair, field, error) for pair in PAIRS if _fluctuates(pair[0], field)]
+def _all(pairs: list, field: str, error: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    found = [_deviation(*pair, field, error) for pair in pairs if _fluctuates(pair[0], field)]
     deviation, stderr = np.transpose(found)
     return deviation, stderr
 
 
-@pytest.mark.parametrize(("block", "activation"), PAIRS)
+def _exhaustive(*values):
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize(
+    ("block", "activation"),
+    [pair if pair in EVERY_RUN else _exhaustive(*pair) for pair in PAIRS],
+)
 def test_every_block_with_every_activation(block, activation):
     for field in FIELDS:
         deviation, stderr = _deviation(block, activation, field)
@@ -97,8 +107,8 @@ def test_every_block_with_every_activation(block, activation):
             assert abs(deviation) < 1e-5
 
 
-def _agrees(field: str, error: float = 0.0) -> bool:
-    deviation, stderr = _all(field, error)
+def _agrees(pairs: list, field: str, error: float = 0.0) -> bool:
+    deviation, stderr = _all(pairs, field, error)
     scores = deviation / stderr
     mean = np.sum(deviation / stderr**2) / np.sum(1 / stderr**2)
     mean_stderr = 1 / np.sqrt(np.sum(1 / stderr**2))
@@ -107,14 +117,16 @@ def _agrees(field: str, error: float = 0.0) -> bool:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_pairs_together(field):
-    assert _agrees(field)
+@pytest.mark.parametrize("pairs", [EVERY_RUN, _exhaustive(PAIRS)], ids=len)
+def test_pairs_together(field, pairs):
+    assert _agrees(pairs, field)
 
 
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_a_few_per_cent_would_be_seen(field, sign):
-    assert not _agrees(field, sign * 0.03)
+@pytest.mark.parametrize(("pairs", "error"), [(EVERY_RUN, 0.05), _exhaustive(PAIRS, 0.03)])
+def test_a_few_per_cent_would_be_seen(field, sign, pairs, error):
+    assert not _agrees(pairs, field, sign * error)
 
 
 # ------------------------------------------------------------------- batch norm over batch sizes
