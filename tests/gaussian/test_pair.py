@@ -28,6 +28,7 @@ def _compiled(name):
     )
 
 
+@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize(
     ("variance", "gaps"), [(0.05, (1e-4, 0.1, 2.0)), (1.0, (0.02, 1.0)), (40.0, (1e-9, 0.6, 1.7))]
 )
@@ -43,6 +44,7 @@ def test_pairs_against_a_second_quadrature(name, variance, gaps, float64):
         np.testing.assert_allclose(lost, expected[2], rtol=1e-9)
 
 
+@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_deficit_keeps_its_digits_all_the_way_to_one(name, float64):
     """Its slope at ε = 0 is q E[φ'²]; E[φ²] - E[φφ] would have no digit left at 1e-15."""

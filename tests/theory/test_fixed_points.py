@@ -75,6 +75,7 @@ GRID = [(0.5, 0.3), (1.2, 0.05), (2.0, 0.5), (3.5, 0.01), (9.0, 1.0)]
 NAMES = sorted(independent.TABLE)
 
 
+@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize("name", NAMES)
 def test_attractor_solves_its_equations(name):
     """By a second quadrature: q = V(q), and the slopes there; the same call for all cells."""
@@ -110,6 +111,7 @@ def test_attractor_is_where_iteration_goes(name, variance0):
     )
 
 
+@pytest.mark.every_run(*independent.EVERY_RUN)
 @pytest.mark.parametrize("name", NAMES)
 def test_correlation_solves_its_equation(name):
     """σ_w² E[(φ(u) - φ(v))²]/2 = q (1 - c*), without cancellation, where c* < 1."""
