@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.extend.core
 
-__all__ = ["as_written", "step_by_step", "unrolled_program", "unrolled_shapes"]
+__all__ = ["step_by_step", "unrolled_program", "unrolled_shapes"]
 
 
 def unrolled_shapes(function: Callable, *arguments: Any) -> Any:
@@ -37,8 +37,3 @@ def step_by_step(function: Callable, *arguments: Any) -> Any:
     """Evaluated operation by operation, loops and compiled functions too."""
     with jax.disable_jit():
         return function(*arguments)
-
-
-def as_written(function: Callable, *arguments: Any) -> Any:
-    """Called."""
-    return function(*arguments)

@@ -16,6 +16,7 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
+from sigprop.diagnosis.evaluation import unrolled_program, unrolled_shapes
 from sigprop.diagnosis.passed import Passed, as_numpy
 from sigprop.gradients.objective import Objective
 
@@ -77,13 +78,13 @@ def read_multiplies(target: Objective) -> tuple[Multiply, ...]:
     names, values = target.parameters.names, list(target.parameters.values)
     calls: list[_Call] = []
 
-    def loss(perturbations, consts, values, arrays):
+    def loss(perturbations, values, arrays):
         given = [
             *(_Value(value, frozenset([name])) for name, value in zip(names, values)),
             *(_Value(array, signal=True) for array in arrays),
         ]
         walk = _Walk(perturbations)
-        (result,) = walk.through(program.jaxpr, consts, given)
+        (result,) = walk.through(program.jaxpr, program.consts, given)
         calls[:] = walk.calls
         return result.array, [call.arrays() for call in calls]
 
@@ -91,11 +92,10 @@ def read_multiplies(target: Objective) -> tuple[Multiply, ...]:
         gradients, passed = jax.grad(loss, has_aux=True)(zeros, *given)
         return passed, [call.units_last(by_call) for call, by_call in zip(calls, gradients)]
 
-    given = (program.consts, values, arrays)
     with jax.default_matmul_precision("highest"):
-        jax.eval_shape(loss, None, *given)
+        unrolled_shapes(loss, None, values, arrays)
         zeros = [jnp.zeros(call.output.shape, call.output.dtype) for call in calls]
-        passed, gradients = jax.jit(read)(zeros, *given)
+        passed, gradients = unrolled_program(read, zeros, values, arrays)
     sizes = {name: value.size if value.ndim >= 2 else 0 for name, value in zip(names, values)}
     return _named(calls, passed, gradients, sizes)
 

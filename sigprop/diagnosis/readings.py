@@ -1,5 +1,6 @@
 """Two passes through a model: what its layers give out, and the gradient at every one of them."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,12 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigprop.diagnosis.evaluation import (
-    as_written,
-    step_by_step,
-    unrolled_program,
-    unrolled_shapes,
-)
+from sigprop.diagnosis.evaluation import step_by_step, unrolled_program, unrolled_shapes
 from sigprop.diagnosis.multiplies import Multiply, read_multiplies
 from sigprop.diagnosis.passed import Passed, Readings, as_numpy
 from sigprop.diagnosis.recorder import Call, Recorder, recording, with_recorded_functions
@@ -42,7 +38,7 @@ def _listened(target: Objective) -> Readings:
         return _read(target, step_by_step, step_by_step)
     except Exception as unrolled:  # some loops cannot be unrolled: of no steps, for one
         try:
-            return _read(target, as_written, as_written)
+            return _read(target, operator.call, operator.call)
         except Exception:
             raise ValueError(
                 f"loss(model, batch) could not be computed: {first_line(unrolled)}"
