@@ -14,14 +14,16 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "sigprop"
 # re-exports from anywhere, and nothing inside the package imports it.
 SHARED = {"_blas_threads", "_precision", "_checks", "_arrays", "_tables"}
 ACTIVATIONS = SHARED | {"activations"}
-BASE = ACTIVATIONS | {"architecture", "gaussian"}
+GAUSSIAN = ACTIVATIONS | {"gaussian"}
+BASE = GAUSSIAN | {"architecture", "kinds"}
 MEASURING = BASE | {"networks", "propagation", "jacobian", "gradients"}
 TRAINED = MEASURING | {"training"}
 MAY_IMPORT = {
     **dict.fromkeys(SHARED, SHARED),
     "activations": SHARED,
-    "architecture": ACTIVATIONS,
     "gaussian": ACTIVATIONS,
+    "kinds": GAUSSIAN,
+    "architecture": GAUSSIAN | {"kinds"},
     "theory": BASE,
     "networks": BASE,
     "propagation": MEASURING,

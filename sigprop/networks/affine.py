@@ -1,12 +1,13 @@
 """Affine layers, alone or stacked: what is a parameter, and how it acts."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-__all__ = ["Affine", "Scale", "WeightNormalised", "inverse_root"]
+from sigprop.kinds.norm import inverse_root
+
+__all__ = ["Affine", "Scale", "WeightNormalised"]
 
 
 class Scale(nnx.Variable):
@@ -147,16 +148,3 @@ class WeightNormalised(nnx.Module):
         if self.scaled_at_use:
             gain, bias = self.gain_scale[...] * gain, self.bias_scale[...] * bias
         return direction, gain * inverse_root(jnp.sum(jnp.square(direction), axis=-1)), bias
-
-
-def inverse_root(square: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """1/sqrt(v), and 0 (with derivative 0) for v = 0: what has no size is left at 0.
-
-    Examples
-    --------
-    >>> inverse_root(jnp.asarray([4.0, 0.0])).tolist()
-    [0.5, 0.0]
-    """
-    positive = square > 0
-    root = jax.lax.rsqrt(jnp.where(positive, square, jnp.ones_like(square)))
-    return jnp.where(positive, root, jnp.zeros_like(root))

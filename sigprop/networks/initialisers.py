@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from sigprop._checks import check_one_of
 from sigprop.architecture import DISTRIBUTIONS, Recipe, recipe, recipe_names
-from sigprop.networks.affine import inverse_root
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -25,7 +24,6 @@ __all__ = [
     "unit_bias",
     "unit_draw",
     "unit_mask",
-    "unit_rows",
     "unit_weight",
 ]
 
@@ -121,19 +119,6 @@ def unit_weight(
     """
     weight_key, _ = _layer_keys(key, layer)
     return unit_draw(weight_key, distribution, fan_out, fan_in, dtype)
-
-
-def unit_rows(weight: Float[Array, "fan_out fan_in"]) -> Float[Array, "fan_out fan_in"]:
-    """The rows of a unit draw made equally long, sqrt(fan_in): weight normalisation at the start.
-
-    Examples
-    --------
-    >>> rows = unit_rows(unit_draw(jax.random.key(0), "gaussian", 3, 16))
-    >>> bool(jnp.allclose(jnp.linalg.norm(rows, axis=1), 4.0))
-    True
-    """
-    square = jnp.sum(jnp.square(weight), axis=-1, keepdims=True)
-    return weight * (inverse_root(square) * jnp.sqrt(jnp.asarray(weight.shape[-1], weight.dtype)))
 
 
 def unit_bias(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sigprop.networks.affine import inverse_root
+from sigprop.kinds.norm import inverse_root
 
 __all__ = ["HeldNormalisation", "Normalisation", "Statistics"]
 

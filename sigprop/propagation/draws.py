@@ -12,13 +12,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from sigprop import activations
+from sigprop.kinds.norm import inverse_root
+from sigprop.kinds.weight_norm import unit_rows
 from sigprop.networks import MLP
-from sigprop.networks.affine import inverse_root
 from sigprop.networks.initialisers import (
     RandomKey,
     cotangent,
     unit_bias,
-    unit_rows,
     unit_weight,
 )
 from sigprop.propagation.plan import BlockPlan, Plan

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sigprop.networks.affine import inverse_root
+from sigprop.kinds.norm import inverse_root
 from sigprop.propagation.signal import PerInput, Rows, as_rows, unit_of
 
 __all__ = ["Norm", "Normalised", "normalise", "pull_back"]

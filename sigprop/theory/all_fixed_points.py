@@ -5,13 +5,13 @@ import numpy as np
 
 from sigprop import activations
 from sigprop._checks import check_non_negative
+from sigprop.gaussian.limits import limits
 from sigprop.theory.equilibrium import (
     CRITICAL_TOLERANCE,
     FixedPoint,
     fixed_point,
     records_at,
 )
-from sigprop.theory.limits import limits
 from sigprop.theory.maps import ActivationLike
 from sigprop.theory.statuses import VarianceStatus
 from sigprop.theory.variance_roots import all_roots

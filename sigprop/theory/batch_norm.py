@@ -19,9 +19,6 @@ linear φ, E[φ'²]/Var[φ] as B grows (Yang, Pretorius, Shazeer, Schoenholz and
 whose B-dimensional integrals these are).
 """
 
-import functools
-from dataclasses import dataclass
-
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -32,27 +29,13 @@ from sigprop._checks import check_non_negative, check_whole_number
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.architecture import Architecture
-from sigprop.gaussian import single
-from sigprop.gaussian.panels import legendre, resolving_cuts
+from sigprop.gaussian.normalised_batch import BatchMoments, moments
 from sigprop.theory.maps import ActivationLike, check_correlation
 from sigprop.theory.statuses import TheoryStatus
 
 __all__ = ["batch_norm_gains", "batch_norm_layers", "batch_norm_rate"]
 
 _SMALLEST = 4  # inputs a batch; below, E[1/std²] is infinite
-
-
-@dataclass(frozen=True)
-class _Moments:
-    """E[φ_a²], E[φ_a φ_b], E[φ'_a²], E[φ'_a φ'_b], and the last two with y_a, y_b as factors."""
-
-    square: float
-    product: float
-    slope: float
-    slope_product: float
-    pulled: float  # E[y_a² φ'_a²]
-    pulled_product: float  # E[y_a φ'_a y_b φ'_b]
-    batch: int | None
 
 
 def batch_norm_rate(activation: ActivationLike, *, batch: int | None = None) -> float:
@@ -92,7 +75,7 @@ def batch_norm_gains(
     """What σ_w² turns into variance, into Var - Cov, and, over κ, into squared gradient."""
     if _degenerate(batch):
         return float("nan"), float("nan"), float("nan")
-    found = _moments(activation, batch)
+    found = moments(activation, batch)
     gain, _ = _gains(found, keep, shared=False)
     square = found.square / keep
     return float(square), float(square - found.product), float(gain)
@@ -120,7 +103,7 @@ def batch_norm_layers(
     numbers = [net.weight_var, net.bias_var, net.dropout, net.branch_scale, variance0]
     numbers += [] if correlation0 is None else [correlation0]
     degenerate = _degenerate(batch)
-    found = _moments(net.activation, None if degenerate else batch)
+    found = moments(net.activation, None if degenerate else batch)
     static = net.depth, net.block == "residual", found, shared_masks
     if is_traced(numbers):
         arrays = jnp.broadcast_arrays(*ambient_arrays(*numbers))
@@ -177,7 +160,7 @@ def _chi(found, skip, keep, gain, shared, apart):
     return jnp.concatenate([chi, last[None]])
 
 
-def _gains(found: _Moments, keep, shared: bool):
+def _gains(found: BatchMoments, keep, shared: bool):
     """What a unit of P and of 11ᵀ/B in G give to P in G', a direction, but for σ_w²/κ."""
     slope, pulled = found.slope / keep, found.pulled / keep
     if found.batch is None:
@@ -192,79 +175,3 @@ def _gains(found: _Moments, keep, shared: bool):
     from_mean = slope - alike - pulled_alike  # E tr[Q D 11ᵀ D]/B
     inverse_variance = size / (size - 3) / (size - 1)
     return inverse_variance * about_mean, inverse_variance * from_mean
-
-
-# ---------------------------------------------------------------------------- the integrals
-
-
-@functools.lru_cache(maxsize=256)
-@exact_float64
-def _moments(activation: Activation, batch: int | None) -> _Moments:
-    if batch is None:
-        return _many(activation)
-    y_a, w_a, y_b, w_b = _two_entries(activation, batch)
-    value_a, slope_a = (np.asarray(v) for v in activation.value_and_derivative(jnp.asarray(y_a)))
-    value_b, slope_b = (np.asarray(v) for v in activation.value_and_derivative(jnp.asarray(y_b)))
-    inner = lambda f_b: np.sum(w_b * f_b, axis=1)  # noqa: E731
-    return _Moments(
-        square=float(w_a @ value_a**2),
-        product=float(w_a @ (value_a * inner(value_b))),
-        slope=float(w_a @ slope_a**2),
-        slope_product=float(w_a @ (slope_a * inner(slope_b))),
-        pulled=float(w_a @ (y_a * slope_a) ** 2),
-        pulled_product=float(w_a @ (y_a * slope_a * inner(y_b * slope_b))),
-        batch=batch,
-    )
-
-
-def _many(activation: Activation) -> _Moments:
-    """Independent standard normals."""
-    one = jnp.asarray(1.0)
-    mean = single.monomial(activation, one, value=1)
-    slope = single.slope_square(activation, one)
-    square = single.mean_square(activation, one)
-    # The rest is of order 1/B in what it enters.
-    return _Moments(float(square), float(mean) ** 2, float(slope), 0.0, 0.0, 0.0, None)
-
-
-def _two_entries(activation: Activation, batch: int):
-    """Nodes and weights of the joint law of (y_a, y_b): y_b's, given y_a, along axis 1.
-
-    In angles, y_a = r cos α with density ∝ sin^(B-3) α and, with cos β = -1/(B - 1) between the
-    two entries' axes, y_b = r (cos β cos α + sin β sin α cos ψ) with density ∝ sin^(B-4) ψ; r² =
-    B - 1. Panels are cut where φ bends and on the scale of its standard deviation, 1.
-    """
-    radius = np.sqrt(batch - 1.0)
-    cos_beta = -1.0 / (batch - 1.0)
-    sin_beta = np.sqrt(1 - cos_beta**2)
-    levels = np.unique(np.concatenate([resolving_cuts(activation), np.linspace(-9.5, 9.5, 20)]))
-    kinks = np.asarray(activation.kinks) / radius
-    kinks = np.arccos(kinks[np.abs(kinks) < 1])
-    beta = np.arccos(cos_beta)
-    # Where y_b's reach, r cos(α ± β), meets a kink, what is integrated over ψ bends in α.
-    bends = np.abs(np.add.outer([-beta, beta], np.concatenate([kinks, -kinks])).ravel())
-    bends = np.concatenate([bends, 2 * np.pi - bends])
-    alpha, w_a = _panels(_angles(levels / radius)[None], bends[None], batch - 3)
-    alpha, w_a = alpha[0], w_a[0]
-    reach, centre = sin_beta * np.sin(alpha)[:, None], cos_beta * np.cos(alpha)[:, None]
-    cuts = _angles((levels / radius - centre) / np.maximum(reach, 1e-30))
-    psi, w_b = _panels(cuts, cuts[:, :0], batch - 4)
-    return radius * np.cos(alpha), w_a, radius * (centre + reach * np.cos(psi)), w_b
-
-
-def _angles(cosines):
-    return np.arccos(np.clip(cosines, -1.0, 1.0))
-
-
-def _panels(cuts, more, power: int):
-    """Gauss-Legendre between cuts of [0, π], row by row, under a density ∝ sin^power."""
-    rows = len(cuts)
-    ends = np.zeros((rows, 1)), np.full((rows, 1), np.pi)
-    edges = np.sort(np.concatenate([*ends, cuts, np.clip(more, 0.0, np.pi)], axis=1), axis=1)
-    nodes, weights = legendre()
-    half = np.diff(edges, axis=1)[..., None] / 2
-    angle = (edges[:, :-1, None] + half * (1 + nodes)).reshape(rows, -1)
-    with np.errstate(divide="ignore"):
-        density = np.exp(power * np.log(np.sin(angle))) if power else np.ones_like(angle)
-    weight = (half * weights).reshape(rows, -1) * density
-    return angle, weight / weight.sum(1, keepdims=True)

@@ -25,7 +25,7 @@ from sigprop._checks import check_non_negative
 from sigprop._precision import exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.gaussian import single
-from sigprop.theory.limits import limits
+from sigprop.gaussian.limits import limits
 from sigprop.theory.maps import ActivationLike, Theory
 from sigprop.theory.statuses import CriticalStatus
 from sigprop.theory.variance_roots import table

@@ -17,9 +17,9 @@ from sigprop._checks import check_non_negative
 from sigprop._precision import ambient_arrays, exact_float64, float64_when_eager, is_traced
 from sigprop.activations import Activation
 from sigprop.gaussian import pair, single
+from sigprop.gaussian.limits import limits
 from sigprop.theory.chunks import by_nodes, over_cells
 from sigprop.theory.correlation_roots import correlation_deficit
-from sigprop.theory.limits import limits
 from sigprop.theory.maps import ActivationLike, Theory
 from sigprop.theory.statuses import CorrelationStatus, Phase, VarianceStatus
 from sigprop.theory.variance_roots import attractor

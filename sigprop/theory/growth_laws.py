@@ -25,11 +25,11 @@ from sigprop._precision import exact_float64
 from sigprop.activations import Activation
 from sigprop.architecture import Architecture
 from sigprop.gaussian import single
+from sigprop.gaussian.limits import limits
 from sigprop.gaussian.panels import legendre
 from sigprop.theory.batch_norm import batch_norm_gains
 from sigprop.theory.critical import critical_weight_var
 from sigprop.theory.equilibrium import fixed_point
-from sigprop.theory.limits import limits
 from sigprop.theory.statuses import CriticalStatus, VarianceStatus
 
 __all__ = ["GrowthKind", "GrowthLaw", "growth_law"]

@@ -4,7 +4,6 @@ Poole et al. 2016 (eqs. 3 and 5), Schoenholz et al. 2017 (eqs. 4-9).
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from sigprop._checks import check_non_negative
 from sigprop._precision import ambient_arrays, float64_when_eager, is_traced
 from sigprop.activations import Activation, ScalarFunction
 from sigprop.gaussian import pair, single
+from sigprop.kinds.gauss import cellwise
 
 __all__ = [
     "chi",
@@ -29,22 +29,6 @@ __all__ = [
 
 Theory = Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating
 ActivationLike = str | ScalarFunction | Activation
-
-
-def cellwise(fn: Callable, *arrays: Array) -> Array:
-    """``fn`` of scalars over broadcast arrays, one cell after another.
-
-    A cell's two-dimensional integral fills the cache by itself; cells run in sequence so that it
-    stays there and that branches are taken per cell.
-    """
-    arrays = tuple(jnp.broadcast_arrays(*arrays))
-    flat = [a.ravel() for a in arrays]
-    if flat[0].size == 1:
-        out = jax.tree.map(lambda a: a[None], fn(*(a[0] for a in flat)))
-    else:
-        out = jax.lax.map(lambda cell: fn(*cell), tuple(flat))
-    shape = arrays[0].shape
-    return jax.tree.map(lambda a: a.reshape(shape + a.shape[1:]), out)
 
 
 def variance_map(

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from sigprop.activations import Activation
 from sigprop.gaussian import pair, single
-from sigprop.theory.limits import limits
+from sigprop.gaussian.limits import limits
 
 __all__ = ["PLAIN", "Numbers", "Rule", "layers"]
 

@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike
 from sigprop import activations
 from sigprop._checks import check_non_negative, check_one_of, check_whole_number
 from sigprop.activations import Activation
+from sigprop.gaussian.limits import limits
 from sigprop.theory.equilibrium import fixed_point
-from sigprop.theory.limits import limits
 from sigprop.theory.maps import ActivationLike
 from sigprop.theory.slope_law import SlopeLaw, limit_law, slope_law
 from sigprop.theory.spectrum_roots import SpectralEquation

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from sigprop._precision import exact_float64
 from sigprop.activations import Activation
 from sigprop.gaussian import single
-from sigprop.theory.limits import limits
+from sigprop.gaussian.limits import limits
 from sigprop.theory.statuses import VarianceStatus
 
 __all__ = ["Table", "all_roots", "attractor", "growth", "refined_root", "table"]

@@ -1,0 +1,181 @@
+"""Gaussian integrals of a signal: what an activation does to its moments, at digits that hold.
+
+No kind integrates by itself. Near c = 1 and at kinks what two points lack is an integral of its
+own (`gaussian.pair.deficit`), where E[φ²] - E[φ φ̂] would have lost its digits.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from sigprop import activations
+from sigprop.activations import Activation
+from sigprop.gaussian import normalised_batch, pair, single
+from sigprop.gaussian.limits import limits
+from sigprop.kinds.state import Lacking, State
+
+__all__ = ["Gauss", "cellwise"]
+
+# Beyond these a variance is replaced by its bound where integrals are taken: φ is straight there.
+_LEAST, _MOST = 1e-30, 1e30
+
+
+def cellwise(fn: Callable, *arrays: Array) -> Array:
+    """``fn`` of scalars over broadcast arrays, one cell after another.
+
+    A cell's two-dimensional integral fills the cache by itself; cells run in sequence so that it
+    stays there and that branches are taken per cell.
+    """
+    arrays = tuple(jnp.broadcast_arrays(*arrays))
+    flat = [a.ravel() for a in arrays]
+    shape = arrays[0].shape
+    if flat[0].size == 0:
+        return jnp.zeros(shape, arrays[0].dtype)
+    if flat[0].size == 1:
+        out = jax.tree.map(lambda a: a[None], fn(*(a[0] for a in flat)))
+    else:
+        out = jax.lax.map(lambda cell: fn(*cell), tuple(flat))
+    return jax.tree.map(lambda a: a.reshape(shape + a.shape[1:]), out)
+
+
+@dataclass(frozen=True)
+class Gauss:
+    """How integrals are taken, and what of the signal is given from outside.
+
+    Attributes
+    ----------
+    nodes
+        Of a uniform rule, for analytic φ; panels if None.
+    batch
+        Inputs a batch, where kinds couple them; very many if None.
+    """
+
+    nodes: int | None = None
+    batch: int | None = None
+
+    def activated(self, activation: Activation, state: State) -> State:
+        """φ(z), unit by unit, of a Gaussian signal or of one normalised over its batch."""
+        if state.law == "batch":
+            return normalised(activation, state)
+        state.demand("gaussian", "what an activation does")
+        inside = jnp.clip(state.variance, _LEAST, _MOST)
+        bounded = replace(state, variance=inside)
+        square = cellwise(lambda q: single.squares(activation, q, self.nodes)[0], inside)
+        square = square * _stretch(activation, state.variance, inside)
+        lacking = Lacking(
+            own=self._own(activation, state, bounded, square),
+            cross=self._lack(activation, state, bounded, square, "cross"),
+            copies=self._copies(activation, bounded),
+        )
+        return state.becoming(square, lacking, law="any", fresh=False)
+
+    def mixed(self, state: State, weight_var) -> State:
+        """Behind drawn weights: Gaussian, and uncorrelated with all that came before."""
+        if state.law == "batch":
+            state = normalised(activations.get("linear"), state)
+        return replace(state.scaled(weight_var), law="gaussian", fresh=True)
+
+    def biased(self, state: State, bias_var) -> State:
+        """With drawn biases added, which all inputs and places have in common."""
+        return state.shifted(bias_var)
+
+    def _own(self, activation, state: State, bounded: State, square) -> Array:
+        if state.places == 1:  # a point does not differ from itself
+            return jnp.zeros_like(state.own)
+        found = self._lack(activation, state, bounded, square, "own")
+        return jnp.where(jnp.eye(state.places, dtype=bool), jnp.zeros_like(found), found)
+
+    def _lack(self, activation, state: State, bounded: State, square, which: str) -> Array:
+        """What points lack behind φ, however small or large their variances are."""
+        apart = getattr(state, which)
+        if state.uniform:
+            lacking = self._deficit(activation, bounded.variance[None], apart)
+            return lacking * _stretch(activation, state.variance, bounded.variance)[None]
+        stretch = replace(
+            state, variance=_stretch(activation, state.variance, bounded.variance)
+        )._sizes(which)
+        first, last = replace(state, variance=square).ends(which)
+        means = (first + last) / 2
+        return cellwise(
+            lambda a, b, e, mean, factor: self._unequal(activation, a, b, e, mean, factor),
+            *bounded.ends(which), apart, means, stretch,
+        )  # fmt: skip
+
+    def _deficit(self, activation, q, e) -> Array:
+        return cellwise(lambda q, e: pair.deficit(activation, q, e, self.nodes), q, e)
+
+    def _unequal(self, activation, a, b, e, mean, stretch):
+        """Without cancelling where both variances are one."""
+        return jax.lax.cond(
+            a == b,
+            lambda: pair.deficit(activation, a, e, self.nodes) * stretch,
+            lambda: mean - pair.product(activation, a, b, e, self.nodes) * stretch,
+        )
+
+    def _copies(self, activation, bounded: State) -> Array:
+        """To first order in what an input and its copy lack: E[φ'(z) φ'(ẑ)] times it (Price)."""
+        copies = bounded.copies
+        if len(copies) == 0:
+            return copies
+        found = [copies[:1] * self._slopes(activation, bounded)]
+        if len(copies) == 2:  # inputs that are coupled are alike
+            variance = bounded.variance[None]
+            found.append(self._deficit(activation, variance, copies[1:] / variance))
+        return jnp.concatenate(found)
+
+    def _slopes(self, activation, bounded: State) -> Array:
+        """E[φ'(z) φ'(ẑ)] between all places of one input."""
+
+        def at_one(q):
+            return single.squares(activation, q, self.nodes)[1]
+
+        def between(a, b, e):
+            product = functools.partial(pair.slope_product, activation, nodes=self.nodes)
+            return jax.lax.cond(e == 0, lambda: at_one(a), lambda: product(a, b, e))
+
+        a, b = bounded.ends("copies")
+        return (
+            cellwise(at_one, a) if bounded.places == 1 else cellwise(between, a, b, bounded.own[:1])
+        )
+
+
+def _stretch(activation: Activation, q, inside):
+    """E[φ²] at q over E[φ²] at the bound that stands in for q: φ is straight beyond the bounds."""
+    ends = limits(activation)
+    small = q / inside if ends.at_zero == 0.0 else jnp.ones_like(q)
+    large = q / inside if ends.square_infinity != 0.0 else jnp.ones_like(q)
+    return jnp.where(q < inside, small, large)
+
+
+def normalised(activation: Activation, state: State) -> State:
+    """φ of a Gaussian signal normalised over its batch of exchangeable inputs.
+
+    A change X of the copies' covariance leaves a batch of B as c (1 - 11ᵀ/B - yyᵀ/B) X (...), with
+    c = B/((B - 3) κ) and κ = Var z - Cov z over the batch: only X's part orthogonal to (1, ..., 1)
+    is felt, its entries for one input less those for two.
+    """
+    found = normalised_batch.moments(activation, state.batch)
+    share = 0.0 if state.batch is None else 1 / state.batch
+    felt = state.variance[None] * state.cross  # κ
+    per_kappa = (1.0 if state.batch is None else state.batch / (state.batch - 3)) / felt
+    alike = per_kappa * (found.slope * (1 - share) - found.pulled * share)
+    other = -per_kappa * (found.slope_product + found.pulled_product) * share
+    square = jnp.full_like(state.variance, found.square)
+    apart = found.square - found.product
+    copies = state.copies
+    if len(copies):
+        change = copies[1:] - copies[:1]
+        change = change - jax.lax.stop_gradient(change)  # 0; only its derivative is meant
+        copies = jnp.concatenate([-alike * change, apart - other * change])
+    return replace(
+        state,
+        variance=square,
+        cross=jnp.full_like(state.cross, apart / found.square),
+        copies=copies,
+        law="any",
+        fresh=False,
+    )

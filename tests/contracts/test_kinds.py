@@ -1,0 +1,171 @@
+"""What every kind of layer must satisfy: a new one is tested by standing in `LAYERS`.
+
+Its action under jit, vmap and grad; its covariances against wide networks made of it by nothing
+but ``mixes``, ``trained`` and ``apply``.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sigprop import activations, kinds
+from sigprop.kinds.kind import bound
+from tests.networks import blocks
+from tests.networks.blocks import BLOCKS, architecture
+
+NUMBERS = {"weight_var": 1.7, "bias_var": 0.2, "dropout": 0.25, "branch_scale": 0.6}
+_ACT, _MIX = kinds.Pointwise(), kinds.Dense()
+LAYERS = {
+    "dense": kinds.Sequence(_ACT, _MIX),
+    "weight_norm": kinds.Sequence(_ACT, kinds.WeightNorm()),
+    "layer_norm": kinds.Sequence(kinds.Norm(), _ACT, _MIX),
+    "rms_norm": kinds.Sequence(_ACT, kinds.Norm(centred=False), _MIX),
+    "post_norm": kinds.Sequence(_ACT, _MIX, kinds.Norm()),
+    "batch_norm": kinds.Sequence(kinds.BatchNorm(), _ACT, _MIX),
+    "dropout": kinds.Sequence(_ACT, kinds.Dropout(), _MIX),
+    "shared_dropout": kinds.Sequence(_ACT, kinds.Dropout(shared=True), _MIX),
+    "skip": kinds.Skip(kinds.Sequence(_ACT, _MIX)),
+    "bias": kinds.Sequence(_ACT, kinds.Dense(bias_var=None), kinds.Bias()),
+    "two_skips": kinds.Sequence(
+        kinds.Skip(kinds.Sequence(_ACT, _MIX)),
+        kinds.Skip(kinds.Sequence(kinds.Norm(), _ACT, _MIX, _ACT, _MIX), scale=None),
+    ),
+}  # fmt: skip
+NAMES = sorted(LAYERS)
+
+
+@functools.lru_cache
+def layer(name, activation="tanh"):
+    return bound(LAYERS[name], activations.get(activation))
+
+
+def draws(kind, shape, key):
+    """Unit draws of everything that a kind mixes with."""
+    mixes = kind.mixes(shape)
+    keys = jax.random.split(key, max(len(mixes), 1))
+    return {n: jax.random.normal(k, mix.shape) for k, (n, mix) in zip(keys, mixes.items())}
+
+
+def acts(kind, drawn, trained, x, numbers, key=None):
+    """The kind's action with these draws, as any engine has it."""
+    mixes = kind.mixes(x.shape[1:])
+
+    def map_of(name):
+        mix, draw = mixes[name], drawn[name]
+        draw = draw if mix.prepared is None else mix.prepared(draw)
+        scale = jnp.sqrt(jnp.asarray(numbers[mix.variance]) / mix.fan_in)
+        return lambda x: scale * mix.multiply(draw, x)
+
+    return kind.apply({n: map_of(n) for n in mixes}, trained, x, numbers=numbers, key=key)
+
+
+# ------------------------------------------------------------------- how a kind acts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_acts_under_jit_vmap_and_grad(name):
+    kind, shape = layer(name), (1, 6)
+    drawn, trained = draws(kind, shape, jax.random.key(0)), kind.trained(shape)
+    x = jax.random.normal(jax.random.key(1), (5, *shape))
+    key = jax.random.key(2)
+
+    def run(weight_var, x, trained):
+        return acts(kind, drawn, trained, x, NUMBERS | {"weight_var": weight_var}, key)
+
+    values = jnp.asarray([0.5, 1.7])
+    plain = jnp.stack([run(v, x, trained) for v in values])
+    assert plain.shape == (2, 5, *kind.shape_after(shape))
+    mapped = jax.jit(jax.vmap(run, in_axes=(0, None, None)))(values, x, trained)
+    np.testing.assert_allclose(mapped, plain, rtol=2e-5, atol=2e-6)
+    loss = lambda *given: jnp.sum(jnp.square(run(*given)))  # noqa: E731
+    slopes = jax.grad(loss, argnums=(0, 1, 2))(values[1], x, trained)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_homogeneous_if_it_says_so(name):
+    kind, shape = layer(name, "relu"), (1, 6)
+    drawn, trained = draws(kind, shape, jax.random.key(0)), kind.trained(shape)
+    x = jax.random.normal(jax.random.key(1), (5, *shape))
+    once = acts(kind, drawn, trained, x, NUMBERS)
+    scaled = acts(kind, drawn, trained, 4 * x, NUMBERS | {"bias_var": 16 * 0.2})
+    alike = np.allclose(scaled, 4 * once, rtol=1e-5, atol=1e-5)
+    assert alike == kind.homogeneous
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_are_coupled_only_if_it_says_so(name):
+    kind, shape = layer(name), (1, 6)
+    drawn, trained = draws(kind, shape, jax.random.key(0)), kind.trained(shape)
+    x = jax.random.normal(jax.random.key(1), (5, *shape))
+    apart = acts(kind, drawn, trained, x[:3], NUMBERS)
+    alike = np.allclose(acts(kind, drawn, trained, x, NUMBERS)[:3], apart, rtol=1e-5, atol=1e-5)
+    assert alike != kind.couples_inputs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_it_reads_is_one_it_names(name):
+    kind, shape = layer(name), (1, 6)
+    drawn, trained = draws(kind, shape, jax.random.key(0)), kind.trained(shape)
+    x = jax.random.normal(jax.random.key(1), (5, *shape))
+    only = {n: NUMBERS[n] for n in kind.numbers}
+    acts(kind, drawn, trained, x, only, jax.random.key(2))
+    state = kinds.State.of(jnp.asarray(1.3), jnp.asarray(0.4))
+    kind.covariance(kinds.Gauss(), state, {n: jnp.asarray(v) for n, v in only.items()})
+    assert {mix.variance for mix in kind.mixes(shape).values()} <= set(kind.numbers)
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+def test_the_usual_compositions_are_the_documented_equations(block):
+    net = architecture(**block)
+    made = kinds.compose(net)
+    numbers = {n: float(getattr(net, n)) for n in made.numbers}
+    first = dataclasses.replace(made.first, units=net.width)
+    signal = start = jax.random.normal(jax.random.key(0), (6, 1, 7))
+    weights, biases, found = [], [], []
+    for number, kind in enumerate([first] + [made.layer] * (net.depth - 1)):
+        shape = signal.shape[1:]
+        drawn, mix = draws(kind, shape, jax.random.key(number)), kind.mixes(shape)["weight"]
+        unit = drawn["weight"] if mix.prepared is None else mix.prepared(drawn["weight"])
+        weights.append(np.asarray(unit, float) * (net.weight_var / mix.fan_in) ** 0.5)
+        biases.append(np.asarray(drawn["bias"], float) * net.bias_var**0.5)
+        signal = acts(kind, drawn, kind.trained(shape), signal, numbers)
+        found.append(signal[:, 0])
+    x = np.asarray(start[:, 0], float)
+    z, features = blocks.by_hand(net, weights, biases, x)
+    np.testing.assert_allclose(np.stack(found), np.stack(z), rtol=1e-4, atol=1e-4)
+    last = made.last.apply({}, made.last.trained((1, net.width)), signal, numbers=numbers)
+    np.testing.assert_allclose(last[:, 0], features, rtol=1e-4, atol=1e-4)
+
+
+# ------------------------------------------------------------------- what it does to covariances
+
+WIDTH, SEEDS, INPUTS = 192, 48, 24
+
+
+def measured(kind, shape, key):
+    """Second moment, and ½E[(z - ẑ)²] of every two inputs, behind one layer; over units."""
+    known = jnp.linalg.cholesky(1.3 * (0.6 + 0.4 * jnp.eye(INPUTS)))  # q = 1.3, 1 - c = 0.4
+    x = jnp.einsum("ij,jpw->ipw", known, jax.random.normal(key, (INPUTS, *shape)))
+    drawn = draws(kind, shape, jax.random.fold_in(key, 1))
+    z = acts(kind, drawn, kind.trained(shape), x, NUMBERS, jax.random.fold_in(key, 2))
+    mean, square = jnp.mean(z, axis=0), jnp.mean(jnp.square(z))
+    return square, jnp.mean(jnp.square(z - mean)) * INPUTS / (INPUTS - 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_covariances_are_those_of_wide_networks(name):
+    kind = layer(name)
+    one = jax.jit(functools.partial(measured, kind, (1, WIDTH)))
+    runs = np.asarray([one(jax.random.key(seed)) for seed in range(SEEDS)])
+    numbers = {n: jnp.asarray(NUMBERS[n]) for n in kind.numbers}
+    start = kinds.State.of(jnp.asarray(1.3), jnp.asarray(0.4))
+    after = kind.covariance(kinds.Gauss(batch=INPUTS), start, numbers)
+    theory = after.variance[0, 0], after.lacking().cross[0, 0, 0]
+    stderr = runs.std(0) / SEEDS**0.5
+    allowed = 4 * stderr + np.asarray(theory) / WIDTH  # O(1/N)
+    np.testing.assert_array_less(np.abs(runs.mean(0) - theory), allowed)
