@@ -15,7 +15,11 @@ import jax
 import matplotlib
 import matplotlib.figure
 import numpy as np
-import tyro
+
+try:
+    import tyro
+except ModuleNotFoundError:
+    raise SystemExit('the scripts need tyro: pip install -e ".[scripts]"') from None
 
 
 def _use_all_cores() -> None:

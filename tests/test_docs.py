@@ -1,6 +1,8 @@
 """What the README and the docs say is true: examples run, commands exist, tables are recomputed."""
 
+import ast
 import doctest
+import inspect
 import pathlib
 import re
 import shlex
@@ -9,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+import sigprop
 from sigprop import activations, studies, sweeps, theory
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -66,7 +69,7 @@ def test_the_quick_start_is_two_lines_and_ci_runs_the_second():
     lines = [line for block in _blocks(quick_start, "") for line in block.splitlines()]
     assert len(lines) == 2
     install, test = lines
-    assert install.endswith("pip install -e . && python experiments/phase_diagram.py")
+    assert install.endswith('pip install -e ".[scripts]" && python experiments/phase_diagram.py')
     command = test.split(" && ")[-1]
     assert command.startswith("pytest")
     for page in (".ci/run", "CONTRIBUTING.md"):
@@ -131,3 +134,25 @@ def test_the_table_of_how_to_choose_is_what_theory_says(name):
     ]
     chi = theory.fixed_point(name, weight_var=np.asarray([2.0, 1.0]), bias_var=0.0).chi_1
     assert _table()[name] == [*critical, *(f"{value:.3g}" for value in chi)]
+
+
+def _calls() -> list[str]:
+    text = (ROOT / "docs" / "questions.md").read_text()
+    return re.findall(r"`(sigprop\.[^`]+)`", text)
+
+
+@pytest.mark.parametrize("call", _calls())
+def test_the_calls_that_answer_questions_can_be_made(call):
+    """Names lead to something public, and the arguments are ones that it takes."""
+    tree = ast.parse(call, mode="eval").body
+    assert isinstance(tree, ast.Call)
+    function = eval(ast.unparse(tree.func), {"sigprop": sigprop})
+    keywords = {keyword.arg: None for keyword in tree.keywords}
+    inspect.signature(function).bind(*tree.args, **keywords)
+    *room, name = ast.unparse(tree.func).split(".")
+    assert name in eval(".".join(room)).__all__
+
+
+def test_every_room_has_a_page_of_its_public_names():
+    for room in sorted(set(sigprop.__all__) & {p.stem for p in (ROOT / "sigprop").iterdir()}):
+        assert f"::: sigprop.{room}\n" in (ROOT / "docs" / "reference" / f"{room}.md").read_text()

@@ -21,6 +21,7 @@ TRAINED = MEASURING | {"training"}
 MAY_IMPORT = {
     **dict.fromkeys(SHARED, SHARED),
     "activations": SHARED,
+    "citing": ACTIVATIONS | {"architecture"},
     "gaussian": ACTIVATIONS,
     "kinds": GAUSSIAN,
     "architecture": GAUSSIAN | {"kinds"},
