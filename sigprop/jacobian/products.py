@@ -17,6 +17,7 @@ from sigprop._precision import is_traced
 from sigprop.jacobian.chain import graded_products
 from sigprop.jacobian.factors import Chain, NonFiniteFactorError, as_chain
 from sigprop.jacobian.graded_spectrum import log_spectrum
+from sigprop.jacobian.small_products import affordable, exact_log_spectrum
 
 __all__ = [
     "LogProduct",
@@ -27,6 +28,7 @@ __all__ = [
     "lyapunov_exponents",
 ]
 
+_GOOD = 1e-10  # error of a log singular value from which small products are taken exactly
 _ACCURATE = 1e-6  # error of a log singular value that is still called accurate
 _SAFETY = 4.0  # of the error over the root of summed variances: correlated rounding
 _ONE_THREAD = 512  # width up to which more BLAS threads cost more than they bring
@@ -45,7 +47,7 @@ class ProductStatus(enum.IntEnum):
     """How the log singular values of a product came out."""
 
     ACCURATE = 0  #: every error is below 1e-6
-    INACCURATE = 1  #: some are not, and exact arithmetic would take too long: see ``error``
+    INACCURATE = 1  #: some are not, as float64 cannot tell them: see ``error``
     NOT_FINITE = 2  #: a factor holds NaN or infinity: see ``nonfinite_layer``
 
 
@@ -66,7 +68,8 @@ class LogProduct:
     error
         Estimated absolute error of each; 0 for -inf.
     rank
-        Of the product, exactly.
+        How many of the values are not -inf: the product's rank, exactly, if ``status`` is
+        ACCURATE, and at least that rank otherwise.
     status
         A `ProductStatus`.
     nonfinite_layer
@@ -86,8 +89,9 @@ def log_product(factors: Factors) -> LogProduct:
     No depth under- or overflows, and each value has a small error of its own, however far apart or
     close together the singular values are. The product is kept as orthonormal · scales · well
     conditioned (Bai, Lee, Li and Xu 2011); one-sided Jacobi (Drmač and Veselić 2008) finishes.
-    Factors that float64 cannot carry without loss are worked on in integers, and whether a
-    tiny value is exactly zero is decided by arithmetic modulo primes.
+    What float64 cannot carry without loss is multiplied out in integers if it is small (a dozen
+    numbers, a few hundred factors), where exact zeros are told from tiny values too; larger
+    products say in ``error`` and ``status`` which values are lost.
 
     Parameters
     ----------
@@ -202,7 +206,15 @@ def _records(chain: Chain, counts) -> list[LogProduct]:
             states = graded_products(chain, chain.sizes[0], counts)
         except NonFiniteFactorError as error:
             return _until(chain, counts, error.layer)
-        return [_record(*log_spectrum(state), size) for state, size in zip(states, sizes)]
+        records = [_record(*log_spectrum(state), size) for state, size in zip(states, sizes)]
+    return [_exact_if_lost(chain.first(n), record) for n, record in zip(counts, records)]
+
+
+def _exact_if_lost(chain, record) -> LogProduct:
+    if np.max(record.error, initial=0.0) <= _GOOD or not affordable(chain):
+        return record
+    logs = exact_log_spectrum(chain)
+    return _record(logs, np.finfo(float).eps * (1 + np.abs(logs)), record.error.size)
 
 
 def _until(chain, counts, layer) -> list[LogProduct]:

@@ -50,31 +50,27 @@ def triangularise(
     m: Float[np.ndarray, "rows columns"],
     row_size: Float[np.ndarray, " rows"],
     scales: Scales,
-    rank: int | None = None,
 ) -> Triangularised:
     """QR of ``m @ diag(scales)``, largest columns first.
 
     ``row_size`` is the size of the numbers each row was summed from: rounding is relative to it,
-    and a row of size 0 is exactly zero. When the rank is known, what is left of the columns beyond
-    it is rounding, and is dropped.
+    and a row of size 0 is exactly zero.
     """
     rows = np.argsort(-row_size, kind="stable")[: np.count_nonzero(row_size)]
     full = min(rows.size, m.shape[1])
-    limit = full if rank is None else min(full, rank)
     order = _by_size(m, scales)
     frame, triangle = householder(m[np.ix_(rows, order)])
     bare, unit = _units(triangle, scales[order])
-    if limit < full or not np.max(np.abs(unit), initial=0.0) < _GROWTH_BEFORE_PIVOTING:
+    if not np.max(np.abs(unit), initial=0.0) < _GROWTH_BEFORE_PIVOTING:
         frame, triangle, order = _pivoted(m[rows], scales.log2)
-        frame, triangle = frame[:, :limit], triangle[:limit]
         bare, unit = _units(triangle, scales[order])
-    placed = np.zeros((len(m), limit))
+    placed = np.zeros((len(m), full))
     placed[rows] = frame
     diagonal = np.abs(np.diagonal(triangle))
     with np.errstate(divide="ignore", invalid="ignore"):
         rounding = EPSILON * np.sqrt((placed * placed).T @ (row_size * row_size)) / diagonal
     return Triangularised(
-        placed, Scales.of(diagonal), unit, bare, inverse(bare[:, :limit]), order, rounding
+        placed, Scales.of(diagonal), unit, bare, inverse(bare[:, :full]), order, rounding
     )
 
 

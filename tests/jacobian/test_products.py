@@ -223,15 +223,28 @@ def test_the_first_factor_that_is_not_finite_is_named(bad):
 
 def test_what_cannot_be_afforded_is_called_inaccurate(monkeypatch):
     """Without exact arithmetic the estimate says that the small values are lost, and they are."""
-    from sigprop.jacobian import chain
+    from sigprop.jacobian import small_products
 
-    monkeypatch.setattr(chain, "_BUDGET", 0)
+    monkeypatch.setattr(small_products, "_WORK", 0)
     factors = CHAINS["exponentially_spread"](np.random.default_rng(0), 8, 1)
     record = jacobian.log_product(factors)
     wrong = np.abs(record.log_singular_values - reference(factors))
     assert record.status == ProductStatus.INACCURATE
     assert np.max(wrong) > 1e-3
     np.testing.assert_array_less(wrong, record.error + 1e-14)
+
+
+@pytest.mark.parametrize("kind", ["rank_deficient", "annihilating", "duplicate_rows"])
+def test_a_large_singular_product_says_which_values_are_lost(kind):
+    """Beyond what is multiplied out exactly: tiny values where there are zeros, and it is said."""
+    factors = CHAINS[kind](np.random.default_rng(0), 40, 3)
+    record = jacobian.log_product(factors)
+    rank = np.linalg.matrix_rank(np.linalg.multi_dot(factors[::-1]))
+    assert record.status == ProductStatus.INACCURATE
+    assert rank <= record.rank <= 40
+    assert not np.any(record.error[rank : record.rank] < 1)
+    product = np.linalg.svd(np.linalg.multi_dot(factors[::-1]), compute_uv=False)[:rank]
+    np.testing.assert_allclose(record.log_singular_values[:rank], np.log(product), atol=1e-8)
 
 
 @pytest.mark.parametrize(
