@@ -16,7 +16,9 @@ from sigprop.activations import Activation
 from sigprop.gaussian import single
 from sigprop.gaussian.panels import legendre, resolving_cuts
 
-__all__ = ["BatchMoments", "moments"]
+__all__ = ["SMALLEST_BATCH", "BatchMoments", "moments"]
+
+SMALLEST_BATCH = 4  # inputs; below, E[1/std²] is infinite
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """What the usual names of an architecture mean, as compositions of kinds."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from sigprop._checks import check_one_of
 from sigprop._precision import is_traced
-from sigprop.activations import Activation
 from sigprop.kinds.batch_norm import BatchNorm
 from sigprop.kinds.dense import Bias, Dense
 from sigprop.kinds.dropout import Dropout
@@ -28,16 +27,6 @@ NORMS: dict[str | None, Kind] = {
     "post_rms_norm": Norm(centred=False),
 }
 """The norms of a signal by name; ``post_`` ones act on what a layer gives."""
-
-
-@runtime_checkable
-class Described(Protocol):
-    """What of an `Architecture` decides its kinds."""
-
-    activation: Activation
-    block: str
-    norm: str | None
-    dropout: Any
 
 
 @dataclass(frozen=True)
@@ -65,7 +54,7 @@ class Composition:
         return tuple(dict.fromkeys(name for kind in kinds for name in kind.numbers))
 
 
-def compose(architecture: Described, masks: str = "independent") -> Composition:
+def compose(architecture: Any, masks: str = "independent") -> Composition:
     """The kinds of an architecture, bound to its activation.
 
     plain: φ(N(z)), dropout, W h + b; residual: z + α W h, then + b; a ``post_`` norm on the whole.
@@ -73,7 +62,7 @@ def compose(architecture: Described, masks: str = "independent") -> Composition:
     Parameters
     ----------
     architecture
-        Its ``block``, ``norm`` and ``dropout``, or a composition of its own as ``layer``.
+        An `Architecture`: its ``block``, ``norm`` and ``dropout``, or its own ``layer``.
     masks
         "independent" or "shared": whether all inputs lose the same units to dropout.
 
@@ -95,7 +84,7 @@ def compose(architecture: Described, masks: str = "independent") -> Composition:
     return Composition(first, layer, entry(layer))
 
 
-def _usual(net: Described) -> Kind:
+def _usual(net: Any) -> Kind:
     found = () if net.norm not in NORMS else (NORMS[net.norm],)
     enter, leave = ((), found) if str(net.norm).startswith("post_") else (found, ())
     mask = (Dropout(),) if _may_drop(net.dropout) else ()

@@ -22,6 +22,7 @@ __all__ = ["Gauss", "cellwise"]
 
 # Beyond these a variance is replaced by its bound where integrals are taken: φ is straight there.
 _LEAST, _MOST = 1e-30, 1e30
+_LINEAR = activations.get("linear")
 
 
 def cellwise(fn: Callable, *arrays: Array) -> Array:
@@ -49,12 +50,12 @@ class Gauss:
     Attributes
     ----------
     nodes
-        Of a uniform rule, for analytic φ; panels if None.
+        For activations that a uniform rule serves, how many it needs; panels for all others.
     batch
         Inputs a batch, where kinds couple them; very many if None.
     """
 
-    nodes: int | None = None
+    nodes: tuple[tuple[Activation, int | None], ...] = ()
     batch: int | None = None
 
     def activated(self, activation: Activation, state: State) -> State:
@@ -64,7 +65,7 @@ class Gauss:
         state.demand("gaussian", "what an activation does")
         inside = jnp.clip(state.variance, _LEAST, _MOST)
         bounded = replace(state, variance=inside)
-        square = cellwise(lambda q: single.squares(activation, q, self.nodes)[0], inside)
+        square = cellwise(lambda q: self._squares(activation, q)[0], inside)
         square = square * _stretch(activation, state.variance, inside)
         lacking = Lacking(
             own=self._own(activation, state, bounded, square),
@@ -76,8 +77,15 @@ class Gauss:
     def mixed(self, state: State, weight_var) -> State:
         """Behind drawn weights: Gaussian, and uncorrelated with all that came before."""
         if state.law == "batch":
-            state = normalised(activations.get("linear"), state)
+            state = normalised(_LINEAR, state)
         return replace(state.scaled(weight_var), law="gaussian", fresh=True)
+
+    def settled(self, state: State) -> State:
+        """A signal that a layer passes on: Gaussian, or there is no theory for what comes next."""
+        if state.law == "batch" and state.batch is None:  # of very many, Gaussian all the same
+            state = replace(normalised(_LINEAR, state), law="gaussian")
+        state.demand("gaussian", "what a layer does")
+        return replace(state, fresh=False)
 
     def biased(self, state: State, bias_var) -> State:
         """With drawn biases added, which all inputs and places have in common."""
@@ -105,15 +113,20 @@ class Gauss:
             *bounded.ends(which), apart, means, stretch,
         )  # fmt: skip
 
+    def _squares(self, activation, q):
+        return single.squares(activation, q, dict(self.nodes).get(activation))
+
     def _deficit(self, activation, q, e) -> Array:
-        return cellwise(lambda q, e: pair.deficit(activation, q, e, self.nodes), q, e)
+        nodes = dict(self.nodes).get(activation)
+        return cellwise(lambda q, e: pair.deficit(activation, q, e, nodes), q, e)
 
     def _unequal(self, activation, a, b, e, mean, stretch):
         """Without cancelling where both variances are one."""
+        nodes = dict(self.nodes).get(activation)
         return jax.lax.cond(
             a == b,
-            lambda: pair.deficit(activation, a, e, self.nodes) * stretch,
-            lambda: mean - pair.product(activation, a, b, e, self.nodes) * stretch,
+            lambda: pair.deficit(activation, a, e, nodes) * stretch,
+            lambda: mean - pair.product(activation, a, b, e, nodes) * stretch,
         )
 
     def _copies(self, activation, bounded: State) -> Array:
@@ -131,10 +144,11 @@ class Gauss:
         """E[φ'(z) φ'(ẑ)] between all places of one input."""
 
         def at_one(q):
-            return single.squares(activation, q, self.nodes)[1]
+            return self._squares(activation, q)[1]
 
         def between(a, b, e):
-            product = functools.partial(pair.slope_product, activation, nodes=self.nodes)
+            nodes = dict(self.nodes).get(activation)
+            product = functools.partial(pair.slope_product, activation, nodes=nodes)
             return jax.lax.cond(e == 0, lambda: at_one(a), lambda: product(a, b, e))
 
         a, b = bounded.ends("copies")
@@ -178,4 +192,5 @@ def normalised(activation: Activation, state: State) -> State:
         copies=copies,
         law="any",
         fresh=False,
+        batch=None,
     )

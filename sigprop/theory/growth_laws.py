@@ -27,7 +27,7 @@ from sigprop.architecture import Architecture
 from sigprop.gaussian import single
 from sigprop.gaussian.limits import limits
 from sigprop.gaussian.panels import legendre
-from sigprop.theory.batch_norm import batch_norm_gains
+from sigprop.theory.batch_norm import one_batch_norm_layer
 from sigprop.theory.critical import critical_weight_var
 from sigprop.theory.equilibrium import fixed_point
 from sigprop.theory.statuses import CriticalStatus, VarianceStatus
@@ -259,8 +259,7 @@ def _unit_moments(kind: Activation) -> tuple[float, float]:
 
 def _batch_norm_law(net: Architecture, batch: int | None) -> GrowthLaw:
     """Whatever the variances; with independent masks."""
-    square, apart, along = batch_norm_gains(net.activation, batch, _keep(net))
-    rate = along / apart
+    square, rate = one_batch_norm_layer(net.activation, batch, 1.0 - _keep(net))
     weight = _gain(net) * _keep(net)
     if net.block == "residual":
         added = weight * square + float(net.bias_var)  # type: ignore[arg-type]

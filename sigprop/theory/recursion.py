@@ -1,122 +1,109 @@
-"""What one layer of a block does to variance, correlation and squared gradient at infinite width.
+r"""Layer by layer at infinite width: a kind's covariances, and their derivative for gradients.
 
-Let q = E[z²] of the stream z^l, v the variance that the activation sees (1 behind a normalisation,
-else q), ρ the keep probability of dropout and α the branch scale. A layer adds
-
-    S = E[φ(u)²]/ρ,   P = E[φ(u) φ(v)],   D = E[φ'(u)²]/ρ · 1/q behind a normalisation,
-
-to the second moment, the covariance of two inputs and the squared gradient; masks shared by the two
-inputs divide P by ρ as well. With k = 1 for a skip connection and 0 without,
-
-    q' = k q + α² σ_w² S + σ_b²,   cov' = k cov + α² σ_w² P + σ_b²,   χ = k + α² σ_w² D,
-
-all divided by q' where the sum is normalised afterwards. Schoenholz et al. 2017 (dropout, eqs.
-12-14), Yang and Schoenholz 2017 (residual), Xiong et al. 2020 (before and after the sum).
+The squared gradient needs no rule of its own. Give two copies of one input covariances that differ
+from its variance by X: behind a layer with Jacobian J they differ by E[J X Jᵀ] (Price 1958), and
+its transpose takes E[g gᵀ] back through the layer. For inputs that do not feel each other that is a
+number, χ. In a batch of B exchangeable ones it has two, of the parts of a symmetric matrix along
+P = 1 - 11ᵀ/B and along 11ᵀ/B.
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from sigprop.activations import Activation
-from sigprop.gaussian import pair, single
-from sigprop.gaussian.limits import limits
+from sigprop.kinds import Gauss, Kind, State
 
-__all__ = ["PLAIN", "Numbers", "Rule", "layers"]
+__all__ = ["layers"]
 
-# Beyond these a variance is replaced by its bound where integrals are taken: φ is straight there.
-_LEAST, _MOST = 1e-30, 1e30
+Number = Float[Array, ""]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Which terms a layer has; static.
+def layers(
+    layer: Kind,
+    gauss: Gauss,
+    depth: int,
+    numbers: Mapping[str, Number],
+    variance0: Number,
+    apart0: Number | None = None,
+) -> tuple[Float[Array, " layer"], Float[Array, " layer"], Float[Array, " layer"]]:
+    """Variance, 1 - c (nan without ``apart0``) and χ of layers 1..depth of one cell.
 
-    Attributes
-    ----------
-    skip
-        Whether the stream is added to the branch.
-    before, after
-        Whether a normalisation over units acts on the activation's input, or on the sum.
-    shared_masks
-        Whether the two inputs lose the same units to dropout.
+    Raises
+    ------
+    NoTheory
+        If a kind in ``layer`` does not know what it does to its signal.
     """
+    if layer.couples_inputs and apart0 is None:
+        apart0 = _own_angle(layer, gauss, numbers, variance0)
 
-    skip: bool = False
-    before: bool = False
-    after: bool = False
-    shared_masks: bool = False
+    def step(state, _):
+        after, gradient = _passed(layer, gauss, state, numbers)
+        apart = state.cross[0, 0, 0] if len(state.cross) else jnp.full_like(variance0, jnp.nan)
+        return after, (state.variance[0, 0], apart, gradient)
 
-
-PLAIN = Rule()
-
-
-class Numbers(NamedTuple):
-    """The numbers of one cell; ``correlation0`` is None where correlations are not wanted."""
-
-    weight_var: Any
-    bias_var: Any
-    variance0: Any
-    dropout: Any
-    branch_scale: Any
-    correlation0: Any = None
+    _, (variance, apart, gradient) = jax.lax.scan(step, State.of(variance0, apart0), length=depth)
+    return variance, apart, _coupled(gradient, gauss.batch) if layer.couples_inputs else gradient
 
 
-def layers(kind: Activation, rule: Rule, depth: int, nodes: int | None, cell: Numbers):
-    """Variance, 1 - c and χ of layers 1..depth; ``nodes`` as in `gaussian.single.squares`."""
-    pairs = cell.correlation0 is not None
-    start = 1 - cell.correlation0 if pairs else jnp.full_like(cell.variance0, jnp.nan)
+def _passed(layer: Kind, gauss: Gauss, state: State, numbers):
+    """The state behind a layer, and what it makes of what copies lack: a number, or a matrix."""
+    same = jnp.zeros((1, 1, 1), state.variance.dtype)
+    copies = same
+    if layer.couples_inputs:
+        copies = jnp.concatenate([same, state.variance[None] * state.cross])
 
-    def layer(state, _):
-        after, chi = _layer(kind, rule, nodes, cell, state)
-        return after, (*state, chi)
+    def behind(copies):
+        after = gauss.settled(layer.covariance(gauss, replace(state, copies=copies), numbers))
+        return after.copies[:, 0, 0], replace(after, copies=state.copies)
 
-    return jax.lax.scan(layer, (cell.variance0, start), length=depth)[1]
-
-
-def _layer(kind, rule: Rule, nodes, cell: Numbers, state):
-    """The next (q, 1 - c), and χ of this layer."""
-    q, e = state
-    keep = 1 - cell.dropout
-    gain = cell.branch_scale**2 * cell.weight_var
-    seen = jnp.ones_like(q) if rule.before else q
-    inside = jnp.clip(seen, _LEAST, _MOST)
-    square, slope = single.squares(kind, inside, nodes)
-    stretch = _stretch(kind, seen, inside)
-    total = gain * (square / keep) * stretch + cell.bias_var
-    chi = gain * slope / keep
-    if rule.before:
-        chi = chi / q
-    if rule.skip:
-        total, chi = total + q, chi + 1
-    following = e
-    if cell.correlation0 is not None:
-        lost = gain * _lost(kind, rule, nodes, keep, inside, e, square) * stretch
-        following = _ratio(lost + q * e if rule.skip else lost, total, e)
-    if rule.after:
-        total, chi = jnp.ones_like(total), chi / total
-    return (total, following), chi
+    if layer.couples_inputs:
+        matrix, after = jax.jacfwd(behind, has_aux=True)(copies)
+        return after, matrix[:, :, 0, 0]
+    _, gain, after = jax.jvp(behind, (copies,), (jnp.ones_like(copies),), has_aux=True)
+    return after, gain[0]
 
 
-def _lost(kind, rule: Rule, nodes, keep, q, e, square):
-    """S - P: what two inputs' covariance falls short of their second moment, without cancelling."""
-    deficit = pair.deficit(kind, q, e, nodes)
-    if rule.shared_masks:
-        return deficit / keep
-    return deficit + square * (1 - keep) / keep
+def _own_angle(layer: Kind, gauss: Gauss, numbers, variance0) -> Number:
+    """1 - c as the layers leave it, whatever it was; 1 where they do not forget it."""
+
+    def lack(apart):
+        after = layer.covariance(gauss, State.of(variance0, apart), numbers)
+        return after.lacking().cross[0, 0, 0]
+
+    one = jnp.ones_like(variance0)
+    found = lack(one)
+    return jnp.where(found == lack(one / 2), found / variance0, one)
 
 
-def _ratio(lost, total, otherwise):
-    """Lost/total; a vanished or infinite signal keeps the angle it had."""
-    moves = (total > 0) & jnp.isfinite(total)
-    return jnp.where(moves, lost / jnp.where(moves, total, 1.0), otherwise)
+def _coupled(matrices: Float[Array, "layer 2 2"], batch: int | None) -> Float[Array, " layer"]:
+    """χ of every layer for a batch whose cotangents are independent at the last one.
 
+    A change X of the copies' covariance has entries s for one input and d for two; x = s - d along
+    P, m = s + (B - 1) d along 11ᵀ/B. Traces of X G weigh them B - 1 to 1, which is what transposes.
+    """
+    share = 0.0 if batch is None else 1 / batch
+    of_x, of_m = jnp.asarray([1 - share, -share]), jnp.asarray([share, share])
+    x = lambda v: v[..., 0] - v[..., 1]  # noqa: E731
+    along = x(matrices @ of_x.astype(matrices.dtype))
+    if batch is None:  # the mean's part is 1/B of the whole
+        return along
+    m = lambda v: v[..., 0] + (batch - 1) * v[..., 1]  # noqa: E731
+    from_x, from_m = (matrices @ v.astype(matrices.dtype) for v in (of_x, of_m))
+    to_x = along, m(from_x) / (batch - 1)
+    to_m = x(from_m) * (batch - 1), m(from_m)
 
-def _stretch(kind: Activation, q, inside):
-    """E[φ²] at q over E[φ²] at the bound that stands in for q: φ is straight beyond the bounds."""
-    ends = limits(kind)
-    small = q / inside if ends.at_zero == 0.0 else jnp.ones_like(q)
-    large = q / inside if ends.square_infinity != 0.0 else jnp.ones_like(q)
-    return jnp.where(q < inside, small, large)
+    def backward(state, layer):
+        (xx, mx), (xm, mm) = layer
+        about_mean, mean = state
+        after = xx * about_mean + mx * mean, xm * about_mean + mm * mean
+        total = (1 - share) * after[0] + share * after[1]
+        return (after[0] / total, after[1] / total), total
+
+    ones = jnp.ones_like(along[0]), jnp.ones_like(along[0])
+    before_last = jax.tree.map(lambda v: v[:-1], (to_x, to_m))
+    _, chi = jax.lax.scan(backward, ones, before_last, reverse=True)
+    # Of one more layer; no part of any gradient here.
+    return jnp.concatenate([chi, along[-1:]])

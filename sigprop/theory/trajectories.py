@@ -4,7 +4,7 @@ Poole et al. 2016, eqs. 3-5; Schoenholz et al. 2017, eqs. 4-9.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,14 @@ from numpy.typing import ArrayLike
 from sigprop import activations
 from sigprop._checks import check_non_negative, check_one_of, check_whole_number
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
-from sigprop.activations import Activation
 from sigprop.architecture import Architecture
-from sigprop.theory.batch_norm import batch_norm_layers
-from sigprop.theory.chunks import by_nodes, over_cells
-from sigprop.theory.equilibrium import attractors
+from sigprop.gaussian.normalised_batch import SMALLEST_BATCH
+from sigprop.kinds import Dense, Gauss, Kind, NoTheory, Pointwise, Sequence, compose
+from sigprop.theory.chunks import over_cells
 from sigprop.theory.maps import ActivationLike, Theory, check_correlation
-from sigprop.theory.recursion import PLAIN, Numbers, Rule, layers
+from sigprop.theory.node_counts import groups_of_cells
+from sigprop.theory.recursion import layers
 from sigprop.theory.statuses import TheoryStatus
-from sigprop.theory.variance_roots import table
 
 __all__ = ["Trajectory", "predict", "propagate"]
 
@@ -97,8 +96,11 @@ def propagate(
     (-0.69314718056, -0.69314718056)
     """
     depth = check_whole_number("depth", depth)
-    numbers = _checked(Numbers(weight_var, bias_var, variance0, 0.0, 1.0, correlation0))
-    return _cells(activations.get(activation), PLAIN, depth, numbers)
+    numbers = {"weight_var": weight_var, "bias_var": bias_var}
+    for name, value in numbers.items():
+        check_non_negative(name, value)
+    plain = Sequence(Pointwise(activations.get(activation)), Dense())
+    return _trajectory(plain, Gauss(), depth, numbers, variance0, correlation0)
 
 
 def predict(
@@ -148,99 +150,89 @@ def predict(
     1.466942206924
     """
     check_one_of("dropout_masks", dropout_masks, ("independent", "shared"))
-    shared = dropout_masks == "shared"
-    if architecture.norm == "batch_norm":
-        return _shaped(*batch_norm_layers(architecture, variance0, correlation0, batch, shared))
+    layer = compose(architecture, dropout_masks).layer
     if batch is not None:
-        raise ValueError(f"batch is for norm='batch_norm', got {batch} with {architecture.norm!r}")
-    rule = Rule(
-        skip=architecture.block == "residual",
-        before=architecture.norm in ("layer_norm", "rms_norm"),
-        after=architecture.norm in ("post_layer_norm", "post_rms_norm"),
-        shared_masks=shared,
+        check_whole_number("batch", batch)
+        if not layer.couples_inputs:
+            raise ValueError(
+                f"batch is for norm='batch_norm', got {batch} with {architecture.norm!r}"
+            )
+    gauss = Gauss(batch=batch)
+    return _trajectory(
+        layer, gauss, architecture.depth, _numbers(architecture), variance0, correlation0
     )
-    numbers = Numbers(
-        architecture.weight_var,
-        architecture.bias_var,
-        variance0,
-        architecture.dropout,
-        architecture.branch_scale,
-        correlation0,
-    )
-    return _cells(architecture.activation, rule, architecture.depth, _checked(numbers))
 
 
-def _checked(numbers: Numbers) -> Numbers:
-    for name in ("weight_var", "bias_var", "variance0"):
-        check_non_negative(name, getattr(numbers, name))
-    if numbers.correlation0 is not None:
-        check_correlation("correlation0", numbers.correlation0)
-    arrays = (n if n is None or is_traced(n) else np.asarray(n, float) for n in numbers)
-    return Numbers(*arrays)
+def _numbers(architecture: Architecture) -> dict[str, ArrayLike]:
+    return {name: getattr(architecture, name) for name in _NUMBERS}
 
 
-def _cells(kind: Activation, rule: Rule, depth: int, numbers: Numbers) -> Trajectory:
-    """All cells of one rule, eagerly in float64 or as the caller traces them."""
-    if is_traced(numbers):
-        arrays = jnp.broadcast_arrays(*ambient_arrays(*jax.tree.leaves(numbers)))
-        return _shaped(_traced(kind, rule, depth, *map(jnp.ravel, arrays)), arrays[0].shape)
-    arrays = np.broadcast_arrays(*jax.tree.leaves(numbers))
-    return _shaped(_eager(kind, rule, depth, arrays), arrays[0].shape)
+_NUMBERS = ("weight_var", "bias_var", "dropout", "branch_scale")
 
 
-# ---------------------------------------------------------------------------- eager
+def _trajectory(
+    layer: Kind, gauss: Gauss, depth: int, numbers, variance0, correlation0
+) -> Trajectory:
+    """Of all cells, eagerly in float64 or as the caller traces them."""
+    cells = {**numbers, "variance0": variance0}
+    check_non_negative("variance0", variance0)
+    if correlation0 is not None:
+        check_correlation("correlation0", correlation0)
+        cells["correlation0"] = correlation0
+    traced = is_traced(cells)
+    arrays = ambient_arrays(*cells.values()) if traced else _float64(cells.values())
+    arrays = (jnp if traced else np).broadcast_arrays(*arrays)
+    shape, flat = arrays[0].shape, {n: a.ravel() for n, a in zip(cells, arrays)}
+    degenerate = gauss.batch is not None and gauss.batch < SMALLEST_BATCH
+    gauss = Gauss() if degenerate else gauss
+    try:
+        fields = (_traced if traced else _eager)(layer, gauss, depth, flat)
+    except NoTheory:
+        nothing = np.full((*shape, depth), np.nan)
+        return _shaped([nothing] * 3, shape, TheoryStatus.NO_THEORY)
+    if degenerate:
+        return _shaped([f * np.nan for f in fields], shape, TheoryStatus.DEGENERATE)
+    return _shaped(fields, shape)
 
 
-def _eager(kind: Activation, rule: Rule, depth: int, arrays):
+def _float64(values) -> list[np.ndarray]:
+    return [np.asarray(value, float) for value in values]
+
+
+def _eager(layer: Kind, gauss: Gauss, depth: int, cells: dict):
     """Cells in groups that need equally many nodes for the largest variance they meet."""
-    flat = [np.ravel(a) for a in arrays]
-    groups = by_nodes(kind, _largest_variance(kind, rule, Numbers(*flat)))
-    parts = [_group(kind, rule, depth, nodes, [a[cells] for a in flat]) for nodes, cells in groups]
-    order = np.argsort(np.concatenate([cells for _, cells in groups]))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
-
-
-def _largest_variance(kind: Activation, rule: Rule, cells: Numbers) -> np.ndarray:
-    """The largest that the activation sees at any layer, inf where that is not known."""
-    start = np.asarray(cells.variance0)
-    if rule.before:
-        return np.ones_like(start)
-    if rule.after:
-        return np.maximum(start, 1.0)
-    if rule.skip or not table(kind).increasing:
-        return np.full_like(start, np.inf)
-    # An increasing map takes q from q¹ to q* directly.
-    limit, _ = attractors(kind, cells.weight_var / (1 - cells.dropout), cells.bias_var, start)
-    return np.nan_to_num(np.maximum(limit, start), nan=np.inf)
-
-
-def _group(kind, rule, depth, nodes, arrays):
-    return over_cells(functools.partial(_chunk, kind, rule, depth, nodes), arrays)
+    parts, order = [], []
+    for nodes, members in groups_of_cells(layer, depth, cells):
+        chunk = functools.partial(_chunk, layer, replace(gauss, nodes=nodes), depth, tuple(cells))
+        parts.append(over_cells(chunk, [a[members] for a in cells.values()]))
+        order.append(members)
+    place = np.argsort(np.concatenate(order))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)
 
 
 @exact_float64
-def _chunk(kind, rule, depth, nodes, *arrays):
-    return jax.tree.map(np.asarray, _compiled(kind, rule, depth, nodes, *map(jnp.asarray, arrays)))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _compiled(kind, rule, depth, nodes, *arrays):
-    one = functools.partial(_one_cell, kind, rule, depth, nodes)
-    if len(arrays) == len(
-        Numbers._fields
-    ):  # with pairs: 2-D integrals fill the cache by themselves
-        return jax.lax.map(lambda cell: one(*cell), arrays)
-    return jax.vmap(one)(*arrays)
+def _chunk(layer, gauss, depth, names, *arrays):
+    found = _compiled(layer, gauss, depth, dict(zip(names, map(jnp.asarray, arrays))))
+    return jax.tree.map(np.asarray, found)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _traced(kind, rule, depth, *arrays):
-    return jax.vmap(functools.partial(_one_cell, kind, rule, depth, None))(*arrays)
+def _compiled(layer, gauss, depth, cells):
+    one = functools.partial(_one_cell, layer, gauss, depth)
+    # With pairs, the 2-D integrals of a cell fill the cache by themselves.
+    pairs = "correlation0" in cells and not layer.couples_inputs
+    return jax.lax.map(one, cells) if pairs else jax.vmap(one)(cells)
 
 
-def _one_cell(kind, rule, depth, nodes, *numbers):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _traced(layer, gauss, depth, cells):
+    return jax.vmap(functools.partial(_one_cell, layer, gauss, depth))(cells)
+
+
+def _one_cell(layer, gauss, depth, cell):
     """Variance, 1 - c and χ of every layer of one cell."""
-    return layers(kind, rule, depth, nodes, Numbers(*numbers))
+    apart = 1 - cell["correlation0"] if "correlation0" in cell else None
+    return layers(layer, gauss, depth, cell, cell["variance0"], apart)
 
 
 # ---------------------------------------------------------------------------- the record

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sigprop import activations, kinds
+from sigprop.gaussian import single
 from sigprop.kinds.kind import bound
 from tests.networks import blocks
 from tests.networks.blocks import BLOCKS, architecture
@@ -169,3 +170,57 @@ def test_its_covariances_are_those_of_wide_networks(name):
     stderr = runs.std(0) / SEEDS**0.5
     allowed = 4 * stderr + np.asarray(theory) / WIDTH  # O(1/N)
     np.testing.assert_array_less(np.abs(runs.mean(0) - theory), allowed)
+
+
+# ------------------------------------------------------------------- gradients
+
+
+def through(kind, state):
+    """The layer's output, and how the copies' covariance passes it."""
+    numbers = {n: jnp.asarray(NUMBERS[n]) for n in kind.numbers}
+
+    def behind(copies):
+        after = kind.covariance(kinds.Gauss(), dataclasses.replace(state, copies=copies), numbers)
+        return after.copies, after
+
+    zero = jnp.zeros((1, 1, 1))
+    _, chi, after = jax.jvp(behind, (zero,), (jnp.ones_like(zero),), has_aux=True)
+    return after, chi[0, 0, 0]
+
+
+@pytest.mark.parametrize("activation", ["erf", "tanh", "relu"])
+# (Two inputs lose units of their own to dropout, copies of one do not.)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"batch_norm", "dropout"}))
+def test_the_gradient_is_the_derivative_of_the_covariance_of_two_inputs_that_meet(
+    name, activation, float64
+):
+    kind, q = layer(name, activation), 1.3
+    near = jnp.asarray(1e-13)  # where kinks turn at √(1 - c), this is 3e-7 away from the limit
+    after, chi = through(kind, kinds.State.of(jnp.asarray(q), near))
+    np.testing.assert_allclose(chi, after.lacking().cross[0, 0, 0] / (q * near), rtol=1e-5)
+
+
+def by_hand(name, activation, q):
+    """χ as each kind's own formula has it."""
+    numbers, skip = NUMBERS, float(name == "skip")
+    seen = 1.0 if name == "layer_norm" else q
+    moment = lambda f, q: float(f(activations.get(activation), jnp.asarray(q)))  # noqa: E731
+    slope = moment(single.slope_square, seen) * numbers["weight_var"]
+    square = moment(single.mean_square, q)
+    if name == "rms_norm":  # behind the activation
+        return slope / square
+    if "dropout" in name:
+        return slope / (1 - numbers["dropout"])
+    if name == "post_norm":
+        return slope / (numbers["weight_var"] * square + numbers["bias_var"])
+    if name == "layer_norm":  # which divides by the signal's size
+        return slope / q
+    return skip + slope * (numbers["branch_scale"] ** 2 if skip else 1.0)
+
+
+@pytest.mark.parametrize("activation", activations.names())
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"batch_norm", "two_skips"}))
+def test_the_gradient_equals_the_formula_written_by_hand(name, activation, float64):
+    for q in (0.02, 1.3, 40.0):
+        _, chi = through(layer(name, activation), kinds.State.of(jnp.asarray(q)))
+        np.testing.assert_allclose(chi, by_hand(name, activation, q), rtol=1e-13)
