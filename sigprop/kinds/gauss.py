@@ -22,7 +22,6 @@ __all__ = ["Gauss", "cellwise"]
 
 # Beyond these a variance is replaced by its bound where integrals are taken: φ is straight there.
 _LEAST, _MOST = 1e-30, 1e30
-_LINEAR = activations.get("linear")
 
 
 def cellwise(fn: Callable, *arrays: Array) -> Array:
@@ -77,13 +76,13 @@ class Gauss:
     def mixed(self, state: State, weight_var) -> State:
         """Behind drawn weights: Gaussian, and uncorrelated with all that came before."""
         if state.law == "batch":
-            state = normalised(_LINEAR, state)
+            state = normalised(activations.get("linear"), state)
         return replace(state.scaled(weight_var), law="gaussian", fresh=True)
 
     def settled(self, state: State) -> State:
         """A signal that a layer passes on: Gaussian, or there is no theory for what comes next."""
         if state.law == "batch" and state.batch is None:  # of very many, Gaussian all the same
-            state = replace(normalised(_LINEAR, state), law="gaussian")
+            state = replace(normalised(activations.get("linear"), state), law="gaussian")
         state.demand("gaussian", "what a layer does")
         return replace(state, fresh=False)
 
