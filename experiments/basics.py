@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from sigprop import plots, studies, sweeps
+from sigprop import plots, studies
 
 PRESETS = {
     "small": {"epochs": 10, "steps": 200},
@@ -29,7 +29,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(command_line.SweepOptions):
     """Options of this script."""
 
     data: Path | None = None
@@ -72,7 +72,7 @@ def main() -> None:
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     store = config.out / "basics.zarr"
-    ds = sweeps.run(config.study(), config.grid(), store=store)
+    (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.basics(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "basics")]
     plt.close(figure)

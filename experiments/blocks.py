@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from sigprop import plots, studies, sweeps, theory
+from sigprop import plots, studies, theory
 
 PRESETS = {
     "small": {
@@ -43,7 +43,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(command_line.SweepOptions):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("relu", "tanh")
@@ -96,7 +96,7 @@ def main() -> None:
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     store = config.out / "blocks.zarr"
-    ds = sweeps.run(config.study(), config.grid(), store=store)
+    (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.block_growth_figure(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "blocks")]
     plt.close(figure)

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import matplotlib
 import matplotlib.figure
 import numpy as np
+import xarray as xr
 
 try:
     import tyro
@@ -32,15 +33,17 @@ def _use_all_cores() -> None:
 _use_all_cores()  # has no effect once JAX is in use, which importing sigprop may bring about
 matplotlib.use("Agg")  # scripts write files; without a display anything else fails
 
-from sigprop import studies  # noqa: E402
+from sigprop import studies, sweeps  # noqa: E402
 
 __all__ = [
     "DiagramConfig",
     "Preset",
+    "SweepOptions",
     "parse",
     "replacing",
     "run_script",
     "save_figure",
+    "swept",
 ]
 
 Preset = Literal["small", "default", "paper"]
@@ -48,7 +51,82 @@ Config = TypeVar("Config")
 
 
 @dataclasses.dataclass(frozen=True)
-class DiagramConfig:
+class SweepOptions:
+    """How a script's sweeps run; every script has these options (docs/sweeps.md)."""
+
+    engine: Literal["local", "dask", "multihost"] = "local"
+    """Who computes: this process with all its devices, the processes of a Dask cluster, or all
+    processes of a jax.distributed job together."""
+
+    scheduler: str | None = None
+    """Address of a Dask scheduler that runs, such as tcp://node:8786; a cluster of this machine's
+    cores or GPUs if not given."""
+
+    workers: int | None = None
+    """Processes of this machine's Dask cluster; one a core (or one a GPU) if not given."""
+
+    shard: str | None = None
+    """i/n: compute every n-th chunk only, as one task of a job array. All tasks write into one
+    store; figures come once it is complete."""
+
+    refine: tuple[str, ...] = ()
+    """Axes along which cells are spent near boundaries only; the others stay coarse."""
+
+    memory_gb: float | None = None
+    """Memory that a computing process may hold in all; chunks are sized by what cells are seen to
+    take. Less than the process holds anyway (about half a gigabyte) is taken as the memory of one
+    chunk's cells, by a guess, and makes many small chunks."""
+
+    chunk_cells: int | None = None
+    """Cells of a chunk at most; chosen if not given."""
+
+    def memory_budget(self) -> int | None:
+        """Bytes a process may hold."""
+        if self.memory_gb is None:
+            return None
+        if not (np.isfinite(self.memory_gb) and self.memory_gb > 0):
+            raise ValueError(f"memory_gb must be > 0 and finite, got {self.memory_gb}")
+        return int(self.memory_gb * 2**30)
+
+
+def swept(
+    options: SweepOptions, *questions: tuple[sweeps.Study, Mapping[str, Any], Path]
+) -> list[xr.Dataset]:
+    """Every question (study, grid, store) asked as the options say, answers opened from the stores.
+
+    Ends the script where other shards have not finished yet, or another process goes on to plot.
+    """
+    axes = {axis for study, _, _ in questions for axis in study.traced_axes}
+    if not axes.issuperset(options.refine):
+        accepted, given = ", ".join(sorted(axes)), " ".join(options.refine)
+        raise ValueError(f"refine must name axes among {accepted}, got {given}")
+    found = [
+        sweeps.run(
+            study,
+            grid,
+            store=store,
+            engine=options.engine,
+            scheduler=options.scheduler,
+            workers=options.workers,
+            shard=options.shard,
+            refine=[axis for axis in options.refine if axis in study.traced_axes],
+            memory_budget=options.memory_budget(),
+            chunk_cells=options.chunk_cells,
+        )
+        for study, grid, store in questions
+    ]
+    waiting = [ds for ds in found if ds.attrs.get("status") == "unfinished"]
+    for ds, (_, _, store) in zip(found, questions):
+        if ds.attrs.get("status") == "unfinished":
+            there = f"{ds.attrs['cells_done']} of {ds.attrs['cells']} cells"
+            print(f"shard {options.shard} is done; {store} holds {there}, figures come with all")
+    if waiting or jax.process_index():
+        sys.exit(0)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagramConfig(SweepOptions):
     """Options of every script that maps the plane of (weight_var, bias_var)."""
 
     activation: tuple[str, ...] = ("tanh",)
@@ -95,10 +173,6 @@ class DiagramConfig:
     out: Path = Path("results")
     """Folder to write to."""
 
-    memory_gb: float = 0.5
-    """Memory the cells of one chunk may take. More is a little faster, and shows and stores
-    progress less often."""
-
     preset: Preset = "default"
     """Sizes to start from; every other option overrides."""
 
@@ -122,12 +196,6 @@ class DiagramConfig:
             "weight_var": spaced("weight_var", self.weight_var, self.weight_var_points),
             "bias_var": spaced("bias_var", self.bias_var, self.bias_var_points),
         }
-
-    def memory_budget(self) -> int:
-        """Bytes a chunk may take."""
-        if not (np.isfinite(self.memory_gb) and self.memory_gb > 0):
-            raise ValueError(f"memory_gb must be > 0 and finite, got {self.memory_gb}")
-        return int(self.memory_gb * 2**30)
 
 
 def spaced(name: str, ends: tuple[float, float], points: int) -> np.ndarray:
@@ -187,14 +255,16 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except ValueError as error:
         _fail(" ".join(str(error).split()))
+    except sweeps.SweepIncompleteError as error:
+        _fail(str(error), code=1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 2) -> None:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def save_figure(figure: matplotlib.figure.Figure, stem: Path) -> list[Path]:

@@ -19,7 +19,7 @@ import command_line
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sigprop import plots, studies, sweeps
+from sigprop import plots, studies
 from sigprop.studies import isometry_fits
 
 PRESETS = {
@@ -41,7 +41,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(command_line.SweepOptions):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("linear", "tanh")
@@ -108,10 +108,8 @@ def main() -> None:
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     study, stem = config.study(), config.out / "isometry_training"
-    # One depth a chunk: that is what progress is shown by, and what is lost if it is killed.
-    ds = sweeps.run(
-        study, config.grid(), store=stem.with_suffix(".zarr"), memory_budget=study.bytes_per_cell
-    )
+    store = stem.with_suffix(".zarr")
+    (ds,) = command_line.swept(config, (study, config.grid(), store))
     fitted = isometry_fits.with_fits(ds)
     figure = plots.isometry_training_figure(fitted)
     paths = [stem.with_suffix(".zarr"), *command_line.save_figure(figure, stem)]

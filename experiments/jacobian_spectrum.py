@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from sigprop import plots, studies, sweeps
+from sigprop import plots, studies
 
 PRESETS = {
     "small": {
@@ -54,7 +54,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(command_line.SweepOptions):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("tanh", "relu")
@@ -169,8 +169,11 @@ def main() -> None:
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     stores = [config.out / f"{name}.zarr" for name in ("jacobian_spectrum", "conditioning_map")]
-    questions = (config.study(), config.grid()), (config.map_study(), config.map_grid())
-    spectra, plane = (sweeps.run(*ask, store=store) for ask, store in zip(questions, stores))
+    spectra, plane = command_line.swept(
+        config,
+        (config.study(), config.grid(), stores[0]),
+        (config.map_study(), config.map_grid(), stores[1]),
+    )
     paths = stores
     for name, draw, ds in (
         ("jacobian_spectrum", plots.spectrum_figure, spectra),

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from sigprop import plots, studies, sweeps, theory
+from sigprop import plots, studies, theory
 
 PRESETS = {
     "small": {"depth": 200, "measured_depth": 16, "width": 128, "seeds": 4, "outputs": 8},
@@ -31,7 +31,7 @@ RELATIVE_TO_CRITICAL = (0.7, 1.0, 1.5)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(command_line.SweepOptions):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("tanh",)
@@ -104,7 +104,7 @@ def main() -> None:
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     store = config.out / "kernels.zarr"
-    ds = sweeps.run(config.study(), config.grid(), store=store)
+    (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.kernel_condition_figure(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "kernels")]
     plt.close(figure)

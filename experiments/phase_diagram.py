@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from sigprop import plots, sweeps, theory
+from sigprop import plots, theory
 
 PRESETS = {
     "small": {
@@ -36,7 +36,6 @@ PRESETS = {
         "seeds": 16,
         "weight_var_points": 61,
         "bias_var_points": 41,
-        "memory_gb": 2.0,
     },
 }
 
@@ -51,9 +50,7 @@ def main() -> None:
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     store = config.out / "phase_diagram.zarr"
-    ds = sweeps.run(
-        config.study(), config.grid(), store=store, memory_budget=config.memory_budget()
-    )
+    (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.phase_diagram_figure(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "phase_diagram")]
     plt.close(figure)

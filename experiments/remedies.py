@@ -20,7 +20,7 @@ import command_line
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sigprop import plots, studies, sweeps
+from sigprop import plots, studies
 from sigprop.studies import verdicts
 
 PRESETS = {
@@ -31,7 +31,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(command_line.SweepOptions):
     """Options of this script."""
 
     patient: tuple[str, ...] = tuple(studies.PATIENTS)
@@ -86,7 +86,8 @@ def main() -> None:
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     stem = config.out / "remedies"
-    ds = sweeps.run(config.study(), config.grid(), store=stem.with_suffix(".zarr"))
+    store = stem.with_suffix(".zarr")
+    (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     rows = verdicts.remedies_table(ds)
     figure = plots.remedies(verdicts.with_verdicts(ds))
     paths = [stem.with_suffix(".zarr"), *command_line.save_figure(figure, stem)]

@@ -17,7 +17,7 @@ import command_line
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sigprop import plots, sweeps
+from sigprop import plots
 from sigprop.architecture import recipe
 from sigprop.studies import stability_table
 
@@ -72,9 +72,7 @@ def main() -> None:
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     store = config.out / "stability_map.zarr"
-    ds = sweeps.run(
-        config.study(), config.grid(), store=store, memory_budget=config.memory_budget()
-    )
+    (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.stability_map(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "stability_map")]
     plt.close(figure)

@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from sigprop import plots, studies, sweeps, theory
+from sigprop import plots, studies, theory
 
 PRESETS = {
     "small": {
@@ -39,7 +39,7 @@ RELATIVE_TO_CRITICAL = (*np.linspace(0.55, 0.85, 8), *np.linspace(1.2, 2.4, 8))
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(command_line.SweepOptions):
     """Options of this script."""
 
     activation: str = "tanh"
@@ -111,19 +111,14 @@ class Config:
             )
         return np.round(float(point.weight_var) * np.asarray(RELATIVE_TO_CRITICAL), 4)
 
-    def memory_budget(self, grid) -> int:
-        """So that a chunk holds the runs of one depth, and finished depths survive a kill."""
-        axes = ("weight_var", "learning_rate", "seed")
-        return self.study().bytes_per_cell * int(np.prod([len(grid[name]) for name in axes]))
-
 
 def main() -> None:
     """Train, store, draw, and print the table."""
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
-    stem, grid = config.out / "trainability", config.grid()
-    store, budget = stem.with_suffix(".zarr"), config.memory_budget(grid)
-    stored = sweeps.run(config.study(), grid, store=store, memory_budget=budget)
+    stem = config.out / "trainability"
+    store = stem.with_suffix(".zarr")
+    (stored,) = command_line.swept(config, (config.study(), config.grid(), store))
     ds = studies.with_boundaries(stored)
     figure = plots.trainability_figure(ds)
     boundaries = stem.with_name("trainability_boundaries.zarr")

@@ -107,6 +107,11 @@ class IsometryTraining:
         return {"rate_times_depth": self.multipliers, "network": np.arange(self.seeds)}
 
     @property
+    def seconds_per_cell(self) -> float:
+        """Every depth is a program of its own, and takes as long as a chunk may."""
+        return 10.0
+
+    @property
     def bytes_per_cell(self) -> int:
         """The losses of one depth, and what a few hundred layers hold; depths run one by one."""
         return 4 * self.rates * self.seeds * (self.steps + self.width**2 * 256)

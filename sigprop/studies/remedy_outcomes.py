@@ -81,6 +81,11 @@ class Remedies:
         return Budget(self.depth, self.width, self.steps, self.batch_size)
 
     @property
+    def seconds_per_cell(self) -> float:
+        """Of one run, on two cores."""
+        return 2e-10 * self.steps * self.batch_size * self.depth * self.width**2
+
+    @property
     def bytes_per_cell(self) -> int:
         """Parameters a few times over, and the activations of two batches."""
         return 4 * self.depth * self.width * (8 * self.width + 4 * self.batch_size + 2048)

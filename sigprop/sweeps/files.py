@@ -1,19 +1,76 @@
 """Files that are either whole or absent, whatever happens while they are written."""
 
+import contextlib
+import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
+try:
+    import fcntl
+except ImportError:  # Windows: no locks, the rest holds
+    fcntl = None
 
-__all__ = ["read_arrays", "read_json", "sync_tree", "write_arrays", "write_json"]
+__all__ = ["NO_ROOM", "as_json", "locked", "read_json", "sync_folders", "write_all", "write_json"]
+
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+"""What the system says when a disk, a quota or a limit on files is full."""
+
+_AT_ONCE = 8  # the system commits what is forced to the disk together: 40 files in 20 ms, not 100
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_all(contents: Mapping[Path, bytes], scratch: Path) -> None:
+    """Write every file, each atomically; all are on the disk when this returns.
+
+    Temporary files in ``scratch`` (on the same file system), fsync, rename, fsync of the folders:
+    survives a kill at any instant. If one cannot be written, none takes its place.
+    """
+    scratch.mkdir(exist_ok=True)
+    temporary = {path: scratch / uuid.uuid4().hex for path in contents}
+    try:
+        with ThreadPoolExecutor(min(_AT_ONCE, len(contents))) as pool:
+            list(pool.map(_write, temporary.values(), contents.values()))
+        for path, whole in temporary.items():
+            os.replace(whole, path)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+    sync_folders({path.parent for path in contents})
+
+
+def sync_folders(folders: set[Path]) -> None:
+    """Force the names in ``folders`` to the disk."""
+    with ThreadPoolExecutor(min(_AT_ONCE, len(folders))) as pool:
+        list(pool.map(_sync, folders))
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def as_json(value: Any) -> bytes:
+    """``value`` as JSON that people can read too."""
+    return json.dumps(value, indent=1).encode()
+
+
+def write_json(path: Path, value: Any, scratch: Path) -> None:
     """Write ``value`` to ``path`` atomically."""
-    _write(path, lambda file: file.write(json.dumps(value, indent=1).encode()))
+    write_all({path: as_json(value)}, scratch)
 
 
 def read_json(path: Path) -> Any:
@@ -24,42 +81,20 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays to ``path`` atomically."""
-    _write(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[bool]:
+    """Hold ``path`` as a lock, released by the system even after kill -9; whether it was free."""
+    with open(path, "a") as file:
+        yield _take(file.fileno(), shared)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The named arrays that `write_arrays` left in ``path``."""
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
-def sync_tree(folder: Path) -> None:
-    """Force every file and folder under ``folder`` to the disk."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            _sync(Path(parent) / name)
-        _sync(Path(parent))
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Temporary file, fsync, rename, fsync of the folder: survives a kill at any instant."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+def _take(descriptor: int, shared: bool) -> bool:
+    if fcntl is None:
+        return True
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True

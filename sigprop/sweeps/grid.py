@@ -1,8 +1,7 @@
-"""A grid of cells: its axes checked, its cells flattened, split into chunks and padded."""
+"""A grid of cells: the coordinates of its axes, checked."""
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +9,7 @@ import numpy as np
 
 from sigprop.sweeps.study import Study
 
-__all__ = ["Chunk", "Grid", "cells_per_chunk", "checked_grid"]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some cells of one static combination. ``cells`` are padded; the first ``count`` are real."""
-
-    index: int
-    combination: int
-    start: int
-    count: int
-    static: Mapping[str, str]
-    cells: Mapping[str, np.ndarray]
+__all__ = ["Grid", "checked_grid"]
 
 
 @dataclass(frozen=True)
@@ -43,35 +30,19 @@ class Grid:
         return tuple(len(v) for v in (*self.static.values(), *self.traced.values()))
 
     @property
-    def combinations(self) -> list[dict[str, str]]:
-        """Every combination of static coordinates, the last axis fastest."""
-        return [dict(zip(self.static, c)) for c in itertools.product(*self.static.values())]
+    def combination_count(self) -> int:
+        """How many combinations of static coordinates there are."""
+        return math.prod(len(values) for values in self.static.values())
+
+    def combination(self, number: int) -> dict[str, str]:
+        """Static coordinates of combination ``number``, the last axis fastest."""
+        places = np.unravel_index(number, [len(values) for values in self.static.values()] or [1])
+        return {name: values[i] for (name, values), i in zip(self.static.items(), places)}
 
     @property
     def cell_count(self) -> int:
         """Cells of one static combination."""
         return math.prod(len(v) for v in self.traced.values())
-
-    def cells(self) -> dict[str, np.ndarray]:
-        """Coordinates of every cell, one flat array per traced axis, the last axis fastest."""
-        mesh = np.meshgrid(*self.traced.values(), indexing="ij")
-        return {name: values.ravel() for name, values in zip(self.traced, mesh)}
-
-    def chunks(self, size: int) -> Iterator[Chunk]:
-        """All chunks of ``size`` cells, in a fixed order.
-
-        The last one of a combination repeats its last cell up to ``size``: a multiply over
-        another number of rows may round differently, and one shape is one compile.
-        """
-        flat = self.cells()
-        starts = range(0, self.cell_count, size)
-        for index, (combination, start) in enumerate(
-            itertools.product(range(len(self.combinations)), starts)
-        ):
-            wanted = np.minimum(np.arange(start, start + size), self.cell_count - 1)
-            cells = {name: values[wanted] for name, values in flat.items()}
-            count = min(size, self.cell_count - start)
-            yield Chunk(index, combination, start, count, self.combinations[combination], cells)
 
     def as_json(self) -> dict[str, list]:
         """Coordinates as plain lists; floats survive exactly."""
@@ -128,22 +99,3 @@ def _distinct(name: str, values: list) -> list:
     if repeated is not None:
         raise ValueError(f"grid axis {name} must not repeat a coordinate, got {repeated!r} twice")
     return values
-
-
-def cells_per_chunk(grid: Grid, study: Study, memory_budget: int) -> int:
-    """Cells of every chunk: as few and as equal chunks as ``memory_budget`` bytes allow.
-
-    Raises
-    ------
-    ValueError
-        If the smallest chunk the study can compute does not fit.
-    """
-    block = study.cell_multiple
-    blocks_that_fit = int(memory_budget // (study.bytes_per_cell * block))
-    if blocks_that_fit < 1:
-        raise ValueError(
-            f"memory_budget must be at least {study.bytes_per_cell * block} bytes "
-            f"({block} cells of {study.bytes_per_cell} bytes), got {memory_budget}"
-        )
-    chunk_count = math.ceil(grid.cell_count / (blocks_that_fit * block))
-    return block * math.ceil(grid.cell_count / (chunk_count * block))

@@ -2,27 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sigprop.sweeps.grid import Grid
 from sigprop.sweeps.study import Study
 
-__all__ = ["SCHEMA", "differences", "digest", "identity_of"]
-
-SCHEMA = 1
-"""Version of the layout of stores and chunk files."""
+__all__ = ["differences", "digest", "identity_of"]
 
 
-def identity_of(study: Study, grid: Grid) -> dict[str, Any]:
+def identity_of(study: Study, grid: Grid, refine: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that decides the results, as plain JSON values."""
     identity = {
-        "schema": SCHEMA,
         "study": study.name,
         "study_version": study.version,
         "config": study.config(),
         "grid": grid.as_json(),
     }
+    if refine:
+        identity["refine"] = list(refine)
     return json.loads(json.dumps(identity))  # tuples become lists, as they come back from a file
 
 

@@ -1,42 +1,41 @@
-"""Run a study over a grid: chunk by chunk, stored, resumable, assembled into one dataset."""
+"""Run a study over a grid: chunk by chunk, stored, resumable, by one engine or another."""
 
-import json
+import functools
 import os
-import time
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-from sigprop.sweeps import engines, files, provenance
-from sigprop.sweeps.grid import Chunk, Grid, cells_per_chunk, checked_grid
-from sigprop.sweeps.identity import digest, identity_of
-from sigprop.sweeps.store import Store, open_store
-from sigprop.sweeps.study import Study, Variable
+from sigprop.sweeps import engines, folders, inspection, layout, loop, sizing
+from sigprop.sweeps.grid import Grid, checked_grid
+from sigprop.sweeps.identity import identity_of
+from sigprop.sweeps.in_memory import InMemory
+from sigprop.sweeps.plan import Plan, planned
+from sigprop.sweeps.reading import open_store
+from sigprop.sweeps.record import Record, described
+from sigprop.sweeps.store import Shard, Store
+from sigprop.sweeps.study import Study
+from sigprop.sweeps.tiling import Chunk, tiled
+from sigprop.sweeps.work import Outcome
 
 __all__ = ["run"]
-
-_SECONDS = "seconds_of_chunk"
-Chunks = dict[int, dict[str, np.ndarray]]
 
 
 def run(
     study: Study,
     grid: Mapping[str, Any],
     store: str | os.PathLike | None = None,
-    engine: str = "local",
-    memory_budget: int = 2**31,
+    engine: Any = "local",
+    shard: str | None = None,
+    refine: Sequence[str] = (),
+    memory_budget: int | None = None,
+    chunk_cells: int | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """The answers of ``study`` at every point of ``grid``, as one labelled dataset.
@@ -49,134 +48,196 @@ def run(
         One-dimensional coordinates by axis name: strings on the study's static axes, numbers on
         its traced ones.
     store
-        Folder of the Zarr store to write; nothing is written if None. Finished chunks survive a
-        kill and are not computed again. A store that already holds this very sweep is returned
-        as it is.
+        Folder of the Zarr store to write; nothing is written if None. It can be read while the
+        sweep runs (`open_store`), and what is finished survives a kill and is not computed again.
+        A store that already holds this very sweep is returned as it is.
     engine
-        Who computes: ``"local"``, this process.
+        Who computes: ``"local"``, this process with all its devices; ``"dask"``, a cluster of
+        processes of this machine or the one at ``scheduler``; ``"multihost"``, all processes of a
+        `jax.distributed` job together, each chunk; or a Dask client.
+    shard
+        ``"i/n"``: compute every n-th chunk only, from the i-th; needs a store. The last shard to
+        finish completes it.
+    refine
+        Traced axes along which cells are computed near boundaries only (see `refinement`).
     memory_budget
-        Bytes the cells of one chunk may take; > 0. Does not change the answers.
+        Bytes that a computing process may hold in all; chunks are sized by what cells are seen to
+        take. A budget below what the process holds before the first cell is taken as that of the
+        cells of one chunk, by the study's own guess. If None, the guess decides.
+    chunk_cells
+        Cells of a chunk at most; chosen if None. Results of different sizes may differ by rounding.
+    scheduler, workers
+        Of the engine ``"dask"``: the address of a scheduler that runs, or how many processes to
+        start here (one a core, or one a GPU, if None).
     progress
-        Whether to show a progress bar over chunks (on the standard error stream).
+        Whether to show progress, on the error stream: bars on a terminal, else lines.
 
     Returns
     -------
     xarray.Dataset
-        In memory. Dimensions: the static axes, the traced axes, then each variable's own.
+        Read lazily from the store, or in memory without one. Dimensions: the static axes, the
+        traced axes, then each variable's own; ``done`` says what was computed, which is all unless
+        the sweep is refined, or a shard of one that others have not finished.
 
     Raises
     ------
     ValueError
-        For a malformed grid, a store that holds another sweep or something else, or a place that
-        cannot be written. Nothing is written then.
+        For a malformed grid or option, a store that holds another sweep or something else, or a
+        place that cannot be written. Nothing is written then.
+    SweepIncompleteError
+        If some chunks raised twice; the others are stored.
     """
     axes = checked_grid(study, grid)
-    compute_all = engines.get(engine)
-    size = cells_per_chunk(axes, study, memory_budget)
+    part = None if shard is None else Shard.parsed(shard)
+    _check(study, store, part, refine, chunk_cells)
+    engine = engines.opened(engine, scheduler, workers)
+    identity = identity_of(study, axes, refine)
     if store is None:
-        return _assembled(study, axes, _computed(study, axes, size, compute_all, None, progress))
-    place, identity = Store(Path(store)), identity_of(study, axes)
-    if not place.finished(identity):
-        with place.claimed(identity, size) as size:
-            chunks = _computed(study, axes, size, compute_all, place, progress)
-            place.finish(_assembled(study, axes, chunks), identity)
-    with open_store(place.path) as dataset:
-        return dataset.load()
+        with engine as works:
+            return _unstored(study, axes, works, identity, memory_budget, chunk_cells, progress)
+    place = Store(Path(store))
+    if place.holds(identity) and place.complete and not _damaged(place):
+        return open_store(place.path)
+    with folders.made_for(place.path), engine as works, place.one_line_errors():
+        first = _laid_out(place, study, axes, works, identity, memory_budget, chunk_cells)
+        with place.claimed(part):
+            _work(place, study, works, first, part, progress)
+    return open_store(place.path)
 
 
-def _computed(
+def _check(
+    study: Study,
+    store: Any,
+    shard: Shard | None,
+    refine: Sequence[str],
+    chunk_cells: int | None,
+) -> None:
+    if shard is not None and store is None:
+        raise ValueError("shard needs a store that the shards write into together")
+    if shard is not None and refine:
+        raise ValueError("refine needs all neighbours in one sweep, and cannot be sharded")
+    unknown = [axis for axis in refine if axis not in study.traced_axes]
+    if unknown or len(set(refine)) < len(refine):
+        raise ValueError(
+            f"refine must name axes among {', '.join(study.traced_axes)}, got {' '.join(refine)}"
+        )
+    if chunk_cells is not None and chunk_cells < 1:
+        raise ValueError(f"chunk_cells must be >= 1, got {chunk_cells}")
+
+
+def _sized(
+    study: Study, grid: Grid, engine: engines.Engine, budget: int | None, cells: int | None
+) -> sizing.Sized:
+    if cells is not None:
+        return sizing.Sized(tiled(grid, cells, study.cell_multiple))
+    sized = engine.once(sizing.sized, study, grid, budget)
+    if sized.note:
+        loop.say(sized.note)
+    return sized
+
+
+def _unstored(
     study: Study,
     grid: Grid,
-    size: int,
     engine: engines.Engine,
-    place: Store | None,
+    identity: Mapping[str, Any],
+    budget: int | None,
+    cells: int | None,
     progress: bool,
-) -> list[tuple[Chunk, dict[str, np.ndarray]]]:
-    """Every chunk with its answers: read back where stored, computed and stored elsewhere."""
-    chunks = list(grid.chunks(size))
-    ready: Chunks = {}
-    if place is not None:
-        stored = [c.index for c in chunks if place.chunk_file(c.index).exists()]
-        ready = {index: files.read_arrays(place.chunk_file(index)) for index in stored}
-    with _progress_bar(progress) as bar:
-        task = bar.add_task(study.name.replace("_", " "), total=len(chunks), completed=len(ready))
-        todo = [chunk for chunk in chunks if chunk.index not in ready]
-        for chunk, arrays in engine(lambda chunk: _answers(study, chunk), todo):
-            if place is not None:
-                files.write_arrays(place.chunk_file(chunk.index), arrays)
-            ready[chunk.index] = dict(arrays)
-            bar.advance(task)
-    return [(chunk, ready[chunk.index]) for chunk in chunks]
-
-
-def _progress_bar(shown: bool) -> Progress:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("chunks"),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not shown)
-
-
-def _answers(study: Study, chunk: Chunk) -> dict[str, np.ndarray]:
-    """The outputs at the real cells of ``chunk``, checked against what the study declares."""
-    begin = time.perf_counter()
-    computed = study.compute(chunk.static, chunk.cells)
-    if set(computed) != set(study.variables):
-        odd = sorted(set(computed) ^ set(study.variables))
-        raise ValueError(f"study {study.name} must return exactly its variables; differ: {odd}")
-    answers = {}
-    rows = len(next(iter(chunk.cells.values())))
-    for name, variable in study.variables.items():
-        array = np.asarray(computed[name])
-        trailing = tuple(len(study.coordinates[dim]) for dim in variable.dims)
-        if array.shape != (rows, *trailing):
-            raise ValueError(
-                f"{name} of study {study.name} must have shape {(rows, *trailing)}, "
-                f"got {array.shape}"
-            )
-        answers[name] = array[: chunk.count].astype(variable.dtype)
-    return answers | {_SECONDS: np.asarray(time.perf_counter() - begin)}
-
-
-def _assembled(
-    study: Study, grid: Grid, chunks: list[tuple[Chunk, dict[str, np.ndarray]]]
 ) -> xr.Dataset:
-    """Chunks put back in their places, with dimensions, coordinates and attributes."""
-    seconds = sum(float(arrays[_SECONDS]) for _, arrays in chunks)
-    used = [dim for variable in study.variables.values() for dim in variable.dims]
-    values = {**grid.static, **grid.traced, **{dim: study.coordinates[dim] for dim in used}}
-    attrs = study.axis_attrs
-    return xr.Dataset(
-        data_vars={
-            name: _placed(name, variable, grid, chunks)
-            for name, variable in study.variables.items()
-        },
-        coords={dim: (dim, np.asarray(v), attrs.get(dim, {})) for dim, v in values.items()},
-        attrs={
-            "study": study.name,
-            "config": json.dumps(study.config()),
-            "config_hash": digest(identity_of(study, grid)),
-            "package_versions": provenance.package_versions(),
-            "git_commit": provenance.git_commit(),
-            **study.attributes(),
-            "wall_seconds": seconds,
-        },
+    sized = _sized(study, grid, engine, budget, cells)
+    plan = planned(study, sized.tiling, identity)
+    target = InMemory(plan)
+    todo = _pieces(plan, range(len(plan.tiling)))
+    failed = loop.computed(study, engine, target, todo, first=sized.first, progress=progress)
+    _raise_for(failed, plan, target.written, "give a store to keep the others")
+    return target.dataset(_coordinates(study, plan))
+
+
+def _pieces(plan: Plan, indices: Iterable[int]) -> list[Callable[[], Chunk]]:
+    return [functools.partial(plan.tiling.chunk, index) for index in indices]
+
+
+def _coordinates(study: Study, plan: Plan) -> dict[str, np.ndarray]:
+    return {name: v for name, (_, v) in layout.coordinates_of(study, plan.tiling).items()}
+
+
+def _laid_out(
+    place: Store,
+    study: Study,
+    grid: Grid,
+    engine: engines.Engine,
+    identity: Mapping[str, Any],
+    budget: int | None,
+    cells: int | None,
+) -> Outcome | None:
+    """The store on the disk; gives the first chunk's outcome if that was computed for its size."""
+    if place.path.exists():
+        return None
+    sized = _sized(study, grid, engine, budget, cells)
+    plan = planned(study, sized.tiling, identity)
+    place.lay_out(plan, _coordinates(study, plan))
+    if not place.holds(identity):
+        raise ValueError(f"store {place.path} was removed while it was laid out")
+    return sized.first if place.plan().tiling.box == plan.box else None
+
+
+def _damaged(place: Store) -> bool:
+    """Whether a store that is marked complete is; of the first format nothing is known."""
+    if place.of_first_format:
+        return False
+    return any(True for _ in inspection.damages(place, place.plan()))
+
+
+def _work(
+    place: Store,
+    study: Study,
+    engine: engines.Engine,
+    first: Outcome | None,
+    shard: Shard | None,
+    progress: bool,
+) -> None:
+    """Compute what is missing of the claimed store, and mark it complete if nothing is left."""
+    plan = place.plan()
+    _mend(place, plan, study)
+    missing = inspection.missing(place, plan)
+    todo = _pieces(plan, (i for i in missing if shard is None or shard.has(i)))
+    record, there = Record(place, plan), len(plan.tiling) - len(missing)
+    try:
+        failed = loop.computed(
+            study, engine, record, todo, first=first, there=there, progress=progress
+        )
+        again = f"the others are kept in {place.path}; run the same command to try again"
+        _raise_for(failed, plan, there + record.written, again)
+    finally:
+        if shard is None and not there + record.written:
+            shutil.rmtree(place.path, ignore_errors=True)  # nothing came of it
+    if not inspection.missing(place, plan):
+        place.finish(plan)
+
+
+def _raise_for(failed: loop.Failed, plan: Plan, kept: int, advice: str) -> None:
+    """Raise if chunks failed: what they raised where nothing else is there."""
+    if not failed:
+        return
+    error = failed[0].error
+    if not kept and error is not None:
+        raise error
+    where = "; ".join(described(plan, outcome.chunk) for outcome in failed[:5])
+    more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+    raise loop.SweepIncompleteError(
+        f"{len(failed)} of {len(plan.tiling)} chunks raised twice and are missing "
+        f"({type(error).__name__}: {error}): {where}{more}; {advice}"
     )
 
 
-def _placed(
-    name: str, variable: Variable, grid: Grid, chunks: list[tuple[Chunk, dict[str, np.ndarray]]]
-) -> xr.Variable:
-    """One output over the axes it varies along, from all chunks."""
-    first = chunks[0][1][name]
-    shape = (len(grid.combinations), grid.cell_count, *first.shape[1:])
-    whole = np.empty(shape, first.dtype)
-    for chunk, arrays in chunks:
-        whole[chunk.combination, chunk.start : chunk.start + chunk.count] = arrays[name]
-    whole = whole.reshape(*grid.shape, *first.shape[1:])
-    placed = xr.Variable((*grid.dims, *variable.dims), whole, dict(variable.attrs))
-    return placed.isel({dim: 0 for dim in grid.dims if dim not in variable.axes})
+def _mend(place: Store, plan: Plan, study: Study) -> None:
+    """Take the marks of damaged chunks back; write other damaged files anew."""
+    found = list(inspection.damages(place, plan))
+    boxes = sorted({damage.index for damage in found if damage.index is not None})
+    for index in boxes:
+        where = plan.tiling.described(index)
+        loop.say(f"store {place.path}: chunk {index} ({where}) is damaged; it is computed again")
+    if found:
+        place.reopen(plan, boxes)
+        place.write_template(plan, _coordinates(study, plan))

@@ -39,6 +39,10 @@ class Study(Protocol):
 
     A study is called once for every combination of its static axes (strings: they change the
     program) and chunk of its traced axes (numbers: they are data to one compiled program).
+
+    Two more attributes are read where a study has them. ``seconds_per_cell``, a guess for a small
+    machine, keeps chunks of slow cells small (without it the first chunk is timed). ``boundary``,
+    for `refinement`, is a function of the answers at some cells that gives each a class.
     """
 
     @property
@@ -63,7 +67,7 @@ class Study(Protocol):
 
     @property
     def bytes_per_cell(self) -> int:
-        """Peak memory of one cell, in bytes; the sweep sizes its chunks by it."""
+        """A guess of the peak memory of one cell; a memory budget has it measured instead."""
         ...
 
     @property

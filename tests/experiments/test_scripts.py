@@ -141,9 +141,9 @@ def test_a_killed_script_resumes(tmp_path):
     arguments = [*TINY, "--activation", "relu", "linear", "--initialiser", "gaussian", "orthogonal"]
     arguments += ["--out", "out", "--memory-gb", "0.00001"]
     process = started("phase_diagram", *arguments, cwd=tmp_path)
-    partial = tmp_path / "out" / "phase_diagram.zarr.partial"
+    marks = tmp_path / "out" / "phase_diagram.zarr" / "done"
     deadline = time.monotonic() + 200
-    while not list(partial.glob("chunk-*.npz")):
+    while not list(marks.glob("[0-9]*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -70,9 +70,8 @@ def killed_after(toy_script, store, chunks):
     process = subprocess.Popen(
         [sys.executable, str(toy_script), str(store), "0.3"], env=environment
     )
-    partial = store.with_name(store.name + ".partial")
     deadline = time.monotonic() + 60
-    while len(list(partial.glob("chunk-*.npz"))) < chunks:
+    while len([p for p in store.glob("done/*") if p.name[0].isdigit()]) < chunks:
         assert process.poll() is None, "the sweep ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -87,9 +86,10 @@ def test_a_killed_sweep_resumes_bit_equal(toy, toy_script, tmp_path):
         run(toy, store)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not store.exists()
-    with pytest.raises(ValueError, match=r"unfinished \(\d chunks so far\)"):
-        sweeps.open(store)
+    with sweeps.open(store) as part:
+        assert part.attrs["status"] == "unfinished"
+        assert 9 <= part.attrs["cells_done"] < part.attrs["cells"] == 30
+        assert_same_where_done(part.load(), whole)
     with pytest.raises(ValueError, match="an unfinished sweep: steps is 4 there and 5 here"):
         run(toy, store, steps=5)
 
@@ -101,23 +101,32 @@ def test_a_killed_sweep_resumes_bit_equal(toy, toy_script, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.zarr", "whole.zarr"]
 
 
-def test_a_kill_between_rename_and_mark_is_mended(toy, tmp_path, monkeypatch):
+def assert_same_where_done(part, whole):
+    """What is marked is right, and nothing else is there."""
+    for name in set(whole.data_vars) - {"done"}:
+        gone = [dim for dim in part["done"].dims if dim not in part[name].dims]
+        there = part["done"].any(gone)
+        expected = whole[name].where(there)
+        if gone:  # its owner may not be there yet
+            expected = expected.where(part[name].notnull())
+        np.testing.assert_array_equal(part[name], expected)
+
+
+def test_a_kill_before_the_last_mark_is_mended(toy, tmp_path, monkeypatch):
     store = tmp_path / "toy.zarr"
-
-    def dies(path, value):
-        if path.name == "sweep_done.json":
-            raise KeyboardInterrupt
-        return write_json(path, value)
-
     files = sys.modules["sigprop.sweeps.files"]
     write_json = files.write_json
+
+    def dies(path, value, scratch):
+        if path.name == "complete.json":
+            raise KeyboardInterrupt
+        return write_json(path, value, scratch)
+
     monkeypatch.setattr(files, "write_json", dies)
     with pytest.raises(KeyboardInterrupt):
         run(toy, store)
     monkeypatch.undo()
-    assert store.exists()
-    with pytest.raises(ValueError, match="unfinished"):
-        sweeps.open(store)
+    assert sweeps.open(store).attrs["status"] == "unfinished"
     study, ds = run(toy, store)
     assert not study.calls  # every chunk was there
     assert_same_values(ds, sweeps.run(toy["ToyStudy"](), toy["GRID"], progress=False))
@@ -149,11 +158,41 @@ def test_a_foreign_store_is_left_alone(toy, tmp_path, make):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_foreign_partial_folder_is_left_alone(toy, tmp_path):
-    foreign_folder(tmp_path / "toy.zarr.partial")
-    with pytest.raises(ValueError, match="that is something else"):
+def test_a_sweep_begun_by_the_first_format_is_refused(toy, tmp_path):
+    partial = tmp_path / "toy.zarr.partial"
+    partial.mkdir()
+    (partial / "plan.json").write_text("{}")
+    with pytest.raises(ValueError, match="was begun by an earlier version of sigprop"):
         run(toy, tmp_path / "toy.zarr")
-    assert (tmp_path / "toy.zarr.partial" / "precious.txt").read_text() == "mine"
+    assert [p.name for p in tmp_path.rglob("*")] == ["toy.zarr.partial", "plan.json"]
+
+
+def test_a_finished_store_of_the_first_format_is_used(toy, tmp_path):
+    _, ds = run(toy, tmp_path / "new.zarr")
+    old = tmp_path / "old.zarr"
+    ds.drop_vars("done").drop_encoding().to_zarr(old, zarr_format=2, consolidated=True)
+    plan = json.loads((tmp_path / "new.zarr/done/.sweep/plan.json").read_text())
+    mark = {"identity": {"schema": 1, **plan["identity"]}}
+    (old / "sweep_done.json").write_text(json.dumps(mark))
+    study, again = run(toy, old)
+    assert not study.calls
+    assert_same_values(again, ds.drop_vars("done"))
+    with pytest.raises(ValueError, match="another sweep: steps is 4 there and 5 here"):
+        run(toy, old, steps=5)
+
+
+def test_another_format_is_refused(toy, tmp_path):
+    run(toy, tmp_path / "toy.zarr")
+    plan = tmp_path / "toy.zarr/done/.sweep/plan.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"format": 3}))
+    for use in (
+        lambda: run(toy, tmp_path / "toy.zarr"),
+        lambda: sweeps.open(tmp_path / "toy.zarr"),
+    ):
+        with pytest.raises(
+            ValueError, match="it has format 3, and this version of sigprop reads 2"
+        ):
+            use()
 
 
 def test_an_unwritable_place_is_one_line(toy, tmp_path):
@@ -183,14 +222,65 @@ def test_a_failure_later_keeps_the_finished_chunks(toy, tmp_path):
             return super().compute(static, cells)
 
     store = tmp_path / "toy.zarr"
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(RuntimeError, match=r"6 of 10 chunks raised twice .*out of memory") as stop:
         sweeps.run(Breaks(), toy["GRID"], store=store, memory_budget=300, progress=False)
+    assert "flavour sweet, x 1, y 1 to 4;" in str(stop.value)
+    assert "run the same command to try again" in str(stop.value)
     study, _ = run(toy, store)
     assert len(study.calls) == 10 - 4
 
 
-def test_the_done_mark_repeats_the_config(toy, tmp_path):
-    run(toy, tmp_path / "toy.zarr")
-    mark = json.loads((tmp_path / "toy.zarr" / "sweep_done.json").read_text())
-    assert mark["identity"]["config"]["steps"] == 4
-    assert mark["identity"]["grid"]["x"] == list(toy["GRID"]["x"])
+def test_a_chunk_that_raises_once_is_tried_again(toy, tmp_path):
+    class Stumbles(toy["ToyStudy"]):
+        tries = 0
+
+        def compute(self, static, cells):
+            type(self).tries += 1
+            if self.tries in (1, 5):
+                raise OSError("the network is down")
+            return super().compute(static, cells)
+
+    store = tmp_path / "toy.zarr"
+    ds = sweeps.run(Stumbles(), toy["GRID"], store=store, memory_budget=300, progress=False)
+    assert_same_values(ds, sweeps.run(toy["ToyStudy"](), toy["GRID"], progress=False))
+    assert Stumbles.tries == 12
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "empty"])
+@pytest.mark.parametrize("file", ["path/1.2.0.0", "kind/0", "done/1.2.0", "x/0", ".zmetadata"])
+def test_a_damaged_file_is_mended_and_the_rest_kept(toy, tmp_path, file, harm, capsys):
+    store = tmp_path / "toy.zarr"
+    _, before = run(toy, store)
+    before.load()
+    damage(store / file, harm)
+    study, after = run(toy, store)
+    assert len(study.calls) == (0 if file in ("x/0", ".zmetadata") else 1)
+    assert ("is damaged; it is computed again" in capsys.readouterr().err) == bool(study.calls)
+    assert_same_values(after.load(), before)
+
+
+def damage(path, harm):
+    data = bytearray(path.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 8
+    if harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(data[: {"truncate": len(data) // 2, "empty": 0}.get(harm)])
+
+
+@pytest.mark.parametrize("file", ["path/1.2.0.0", "x/0"])
+def test_a_flipped_bit_is_never_read_as_a_number(toy, tmp_path, file):
+    store = tmp_path / "toy.zarr"
+    _, before = run(toy, store)
+    before.load()
+    data = (store / file).read_bytes()
+    for bit in range(0, 8 * len(data), 7):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (store / file).write_bytes(flipped)
+        try:
+            with xr.open_zarr(store, chunks=None) as plain:
+                np.testing.assert_array_equal(plain["path"].load(), before["path"])
+        except RuntimeError:  # refused
+            pass

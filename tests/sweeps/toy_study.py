@@ -1,6 +1,6 @@
 """A study without physics; run as a script it sweeps slowly, so that a test can kill it.
 
-Usage: python toy_study.py STORE SECONDS_PER_CHUNK
+Usage: python toy_study.py STORE SECONDS_PER_CHUNK [ENGINE [SHARD]]
 """
 
 import sys
@@ -44,6 +44,7 @@ class ToyStudy:
             "path": Output(everywhere, ("step",), "float32", {"long_name": "a path", "units": "1"}),
             "total": Output(everywhere, (), "float64", {"long_name": "its sum"}),
             "kind": Output(("flavour",), (), "int8", {"long_name": "flavour", **codes}),
+            "rank": Output(("x",), (), "int64", {"long_name": "x in thousandths"}),
         }
 
     @property
@@ -68,9 +69,16 @@ class ToyStudy:
         path = np.sin(cells["x"][:, None] * steps) * cells["y"][:, None] - 0.1 + sour
         path = np.where(cells["y"][:, None] == 4.0, np.nan, path)
         kind = np.full(len(path), sour, dtype=np.int8)
-        return {"path": path, "total": path.sum(axis=1), "kind": kind}
+        rank = np.round(1000 * cells["x"]).astype(int)
+        return {"path": path, "total": path.sum(axis=1), "kind": kind, "rank": rank}
+
+
+def main(store, pause, engine="local", shard=None):
+    sweeps.run(
+        ToyStudy(pause=float(pause)), GRID, store=store, engine=engine, shard=shard, chunk_cells=3,
+        workers=2 if engine == "dask" else None, progress=False,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    study = ToyStudy(pause=float(sys.argv[2]))
-    sweeps.run(study, GRID, store=sys.argv[1], memory_budget=300, progress=False)
+    main(*sys.argv[1:])
