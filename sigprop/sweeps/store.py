@@ -203,6 +203,11 @@ class Store:
                 shutil.rmtree(self.scratch, ignore_errors=True)
             yield
 
+    def in_use(self) -> bool:
+        """Whether some process holds the store for writing."""
+        with files.locked(self.books / "lock") as free:
+            return not free
+
     @contextlib.contextmanager
     def one_line_errors(self) -> Iterator[None]:
         """What the system refuses, as a ValueError that says what became of the chunks."""
