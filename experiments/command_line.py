@@ -69,6 +69,12 @@ class SweepOptions:
     """i/n: compute every n-th chunk only, as one task of a job array. All tasks write into one
     store; figures come once it is complete."""
 
+    coordinator: str | None = None
+    """host:port at which process 0 of a multihost job listens; loopback if not given."""
+
+    process: str | None = None
+    """i/n: which process of a multihost job this is, from 0; Slurm's word if not given."""
+
     refine: tuple[str, ...] = ()
     """Axes along which cells are spent near boundaries only; the others stay coarse."""
 
@@ -120,9 +126,9 @@ def swept(
         if ds.attrs.get("status") == "unfinished":
             there = f"{ds.attrs['cells_done']} of {ds.attrs['cells']} cells"
             print(f"shard {options.shard} is done; {store} holds {there}, figures come with all")
-    if waiting or jax.process_index():
+    if waiting or (options.engine == "multihost" and jax.process_index()):
         sys.exit(0)
-    return found
+    return [sweeps.filled(ds) if options.refine else ds for ds in found]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,11 +234,14 @@ def parse(
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config, default=start, args=arguments, description=description)
+            parsed = tyro.cli(config, default=start, args=arguments, description=description)
     except SystemExit as stop:
         if stop.code:
             _fail(_one_line(complaint.getvalue()))
         raise
+    if isinstance(parsed, SweepOptions) and parsed.engine == "multihost":
+        sweeps.join_hosts(parsed.coordinator, parsed.process)  # before JAX is first used
+    return parsed
 
 
 def _one_line(boxed: str) -> str:

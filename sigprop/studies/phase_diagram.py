@@ -140,6 +140,10 @@ class PhaseDiagram:
         for axis in self.traced_axes:
             check_non_negative(axis, grid[axis])
 
+    def boundary(self, answers: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Phase and class of growth: where a refined sweep spends its cells."""
+        return 10 * answers["phase_theory"] + answers["growth_measured"]
+
     def config(self) -> dict[str, Any]:
         """What decides the results; inputs of the user's by their content, not their place."""
         return {

@@ -138,6 +138,10 @@ class Trainability:
         check_non_negative("weight_var", grid["weight_var"])
         check_positive("learning_rate", grid["learning_rate"])
 
+    def boundary(self, answers: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Whether the run has learned: where a refined sweep spends its cells."""
+        return answers["train_accuracy"][:, -1] > 0.5
+
     def config(self) -> dict[str, Any]:
         """What decides the results besides the grid."""
         names = ("width", "steps", "batch_size", "bias_var", "optimiser", "examples", "seed")

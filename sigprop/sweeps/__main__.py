@@ -83,6 +83,9 @@ def _status(options: argparse.Namespace) -> int:
         print(f"failed: chunk {failure.index} ({failure.where}): {failure.error}")
     if store.complete:
         return 0
+    if plan.refined:
+        print(f"refined along {', '.join(plan.refined)}; run the same command to go on")
+        return 1
     missing = inspection.missing(store, plan)
     print(f"missing: {len(missing)} of {len(plan.tiling)} chunks; run the same command to go on")
     for index in missing[:_SHOWN]:

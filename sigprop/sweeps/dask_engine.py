@@ -53,7 +53,7 @@ def opened(engine: Any, scheduler: str | None, workers: int | None) -> Iterator[
 
 def _cluster(workers: int | None) -> Any:
     """One process a core (or GPU), each with its own; on loopback, restarted when it is lost."""
-    import dask
+    import dask.config
     from distributed import Nanny, Scheduler, SpecCluster
 
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -66,7 +66,7 @@ def _cluster(workers: int | None) -> Any:
     }
     options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(
-        workers=spec, scheduler={"cls": Scheduler, "options": options}, silence_logs=50
+        workers=spec, scheduler={"cls": Scheduler, "options": options}, silence_logs=True
     )
 
 

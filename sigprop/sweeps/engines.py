@@ -68,7 +68,7 @@ def opened(
     if engine == "multihost":
         from sigprop.sweeps import multihost
 
-        return contextlib.nullcontext(multihost.MultiHost())
+        return multihost.MultiHost()
     if engine == "dask" or hasattr(engine, "submit"):
         from sigprop.sweeps import dask_engine
 

@@ -1,22 +1,26 @@
-"""Cells spent near boundaries: a coarse lattice, halved again where its corners differ.
+"""Cells spent near boundaries: a coarse lattice, halved where its cells differ.
 
-The grid that is asked for is the finest one. Along the refined axes every 2^k-th cell is computed
-at first; a square of the lattice (a box, along more axes) in which two computed cells are of
-different classes is split in half, and so is every neighbour that shares a face on which they
-differ, until the squares have the side of one cell. What stays coarse is masked.
+The grid that is asked for is the finest one. Along the refined axes a lattice of every sixteenth
+cell is computed at first. A box of the lattice in which two computed cells are of different classes
+is cut in half along every refined axis, and so on down to single cells; cells on a face are seen
+by the boxes on both sides, so a boundary is followed where it goes. An island that lies between
+the cells of the first lattice is not seen.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from sigprop.sweeps.study import Study
-from sigprop.sweeps.tiling import Tiling
+from sigprop.sweeps.tiling import Chunk, Tiling
 
-__all__ = ["Refinement", "classes"]
+__all__ = ["Lattice", "classes", "next_pieces"]
 
-_COARSEST = 16  # cells between neighbours at first, at most
+_COARSEST = 16  # cells between neighbours at first
+
+Box = tuple[tuple[int, int], ...]
 
 
 def classes(study: Study, answers: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -30,15 +34,76 @@ def classes(study: Study, answers: Mapping[str, np.ndarray]) -> np.ndarray:
     ValueError
         If the study has neither.
     """
-    if hasattr(study, "boundary"):
-        return np.asarray(study.boundary(answers)).astype(int)  # pyright: ignore
+    boundary = getattr(study, "boundary", None)
+    if boundary is not None:
+        return np.asarray(boundary(answers)).astype(np.int64)
     names = [n for n, v in study.variables.items() if "flag_values" in v.attrs and not v.dims]
     if not names:
         raise ValueError(f"refine needs a study with a boundary, and {study.name} names none")
-    codes = np.stack([answers[name].astype(int) for name in names], axis=-1)
-    return np.unique(codes, axis=0, return_inverse=True)[1].ravel() if False else _mixed(codes)
+    codes = np.stack([np.asarray(answers[name]).astype(np.int64) for name in names], axis=-1)
+    return (codes * 31 ** np.arange(len(names))).sum(-1)
 
 
-def _mixed(codes: np.ndarray) -> np.ndarray:
-    """Several codes of one byte as one number."""
-    return (codes * 256 ** np.arange(codes.shape[-1])).sum(-1)
+class Lattice:
+    """What is known of one combination of static coordinates, and what is to be computed next.
+
+    Cells that differ along the other axes only are computed together: they share one lattice.
+    """
+
+    def __init__(self, tiling: Tiling, refined: Sequence[str]):
+        axes = list(tiling.grid.traced)
+        self.sides = tiling.sides
+        self.along = [axes.index(name) for name in axes if name in refined]
+        self.others = [i for i in range(len(axes)) if i not in self.along]
+        shape = [self.sides[i] for i in self.along]
+        self.known = np.zeros(shape, bool)
+        self.classes = np.zeros((*shape, *(self.sides[i] for i in self.others)), np.int64)
+        cuts = [sorted({*range(0, n - 1, _COARSEST), n - 1}) for n in shape]
+        pairs = [list(itertools.pairwise(cut)) or [(0, 0)] for cut in cuts]
+        self.boxes: list[Box] = list(itertools.product(*pairs))
+
+    def learn(self, where: np.ndarray, found: np.ndarray) -> None:
+        """The classes of cells (numbers among all of the combination)."""
+        at = np.unravel_index(where, self.sides)
+        refined, others = [tuple(at[i] for i in part) for part in (self.along, self.others)]
+        self.classes[(*refined, *others)] = found
+        self.known[refined] = True
+
+    def split(self) -> bool:
+        """Cut every box in which classes differ; whether there was one."""
+        before = len(self.boxes)
+        halves = [self._halves(box) if self._is_mixed(box) else [box] for box in self.boxes]
+        self.boxes = [box for part in halves for box in part]
+        return len(self.boxes) > before
+
+    def wanted(self) -> np.ndarray:
+        """Numbers of the cells at corners of boxes of which nothing is known."""
+        corners = np.zeros_like(self.known)
+        for box in self.boxes:
+            corners[np.ix_(*box)] = True
+        points = np.argwhere(corners & ~self.known)
+        rest = list(itertools.product(*(range(self.sides[i]) for i in self.others)))
+        at = np.empty((len(points), len(rest), len(self.sides)), int)
+        at[..., self.along] = points[:, None, :]
+        at[..., self.others] = np.asarray(rest, int).reshape(len(rest), len(self.others))
+        return np.sort(np.ravel_multi_index(at.reshape(-1, len(self.sides)).T, self.sides))
+
+    def _is_mixed(self, box: Box) -> bool:
+        if all(high - low <= 1 for low, high in box):
+            return False
+        inside = tuple(slice(low, high + 1) for low, high in box)
+        found = self.classes[inside][self.known[inside]]
+        return bool((found != found[:1]).any())
+
+    def _halves(self, box: Box) -> list[Box]:
+        cuts = [(low, *([] if high - low <= 1 else [(low + high) // 2]), high) for low, high in box]
+        return list(itertools.product(*(itertools.pairwise(cut) for cut in cuts)))
+
+
+def next_pieces(tiling: Tiling, lattices: Mapping[int, Lattice]) -> Iterator[Callable[[], Chunk]]:
+    """Every cell that is wanted next, in chunks of the tiling's row count."""
+    for combination, lattice in lattices.items():
+        cells = lattice.wanted()
+        for start in range(0, len(cells), tiling.rows):
+            part = cells[start : start + tiling.rows]
+            yield functools.partial(tiling.gathered, combination, part)

@@ -17,6 +17,7 @@ from sigprop.sweeps.in_memory import InMemory
 from sigprop.sweeps.plan import Plan, planned
 from sigprop.sweeps.reading import open_store
 from sigprop.sweeps.record import Record, described
+from sigprop.sweeps.refining import refined
 from sigprop.sweeps.store import Shard, Store
 from sigprop.sweeps.study import Study
 from sigprop.sweeps.tiling import Chunk, tiled
@@ -89,7 +90,7 @@ def run(
     """
     axes = checked_grid(study, grid)
     part = None if shard is None else Shard.parsed(shard)
-    _check(study, store, part, refine, chunk_cells)
+    _check(study, store, engine, part, refine, chunk_cells)
     engine = engines.opened(engine, scheduler, workers)
     identity = identity_of(study, axes, refine)
     if store is None:
@@ -99,19 +100,30 @@ def run(
     if place.holds(identity) and place.complete and not _damaged(place):
         return open_store(place.path)
     with folders.made_for(place.path), engine as works, place.one_line_errors():
+        if not getattr(works, "leads", True):
+            return _followed(works, study, axes, place)
         first = _laid_out(place, study, axes, works, identity, memory_budget, chunk_cells)
         with place.claimed(part):
             _work(place, study, works, first, part, progress)
     return open_store(place.path)
 
 
+def _followed(engine: Any, study: Study, grid: Grid, place: Store) -> xr.Dataset:
+    """What process 0 wrote with the help of this one; empty if it gave up."""
+    engine.follow(study, grid)
+    return open_store(place.path) if place.path.exists() else xr.Dataset()
+
+
 def _check(
     study: Study,
     store: Any,
+    engine: Any,
     shard: Shard | None,
     refine: Sequence[str],
     chunk_cells: int | None,
 ) -> None:
+    if engine == "multihost" and (store is None or shard is not None):
+        raise ValueError("engine multihost needs a store, and has no shards")
     if shard is not None and store is None:
         raise ValueError("shard needs a store that the shards write into together")
     if shard is not None and refine:
@@ -128,6 +140,8 @@ def _check(
 def _sized(
     study: Study, grid: Grid, engine: engines.Engine, budget: int | None, cells: int | None
 ) -> sizing.Sized:
+    if cells is None and not getattr(engine, "measures", True):
+        cells = sizing.start_size(study, grid)
     if cells is not None:
         return sizing.Sized(tiled(grid, cells, study.cell_multiple))
     sized = engine.once(sizing.sized, study, grid, budget)
@@ -148,8 +162,11 @@ def _unstored(
     sized = _sized(study, grid, engine, budget, cells)
     plan = planned(study, sized.tiling, identity)
     target = InMemory(plan)
-    todo = _pieces(plan, range(len(plan.tiling)))
-    failed = loop.computed(study, engine, target, todo, first=sized.first, progress=progress)
+    if plan.refined:
+        failed = refined(study, plan, engine, target, progress=progress)
+    else:
+        todo = _pieces(plan, range(len(plan.tiling)))
+        failed = loop.computed(study, engine, target, todo, first=sized.first, progress=progress)
     _raise_for(failed, plan, target.written, "give a store to keep the others")
     return target.dataset(_coordinates(study, plan))
 
@@ -204,15 +221,20 @@ def _work(
     todo = _pieces(plan, (i for i in missing if shard is None or shard.has(i)))
     record, there = Record(place, plan), len(plan.tiling) - len(missing)
     try:
-        failed = loop.computed(
-            study, engine, record, todo, first=first, there=there, progress=progress
-        )
+        if plan.refined:
+            before = open_store(place.path)
+            there = int(before.attrs["cells_done"])
+            failed = refined(study, plan, engine, record, there=before, progress=progress)
+        else:
+            failed = loop.computed(
+                study, engine, record, todo, first=first, there=there, progress=progress
+            )
         again = f"the others are kept in {place.path}; run the same command to try again"
         _raise_for(failed, plan, there + record.written, again)
     finally:
         if shard is None and not there + record.written:
             shutil.rmtree(place.path, ignore_errors=True)  # nothing came of it
-    if not inspection.missing(place, plan):
+    if plan.refined or not inspection.missing(place, plan):
         place.finish(plan)
 
 
