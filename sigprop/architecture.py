@@ -1,8 +1,8 @@
 """What a network is: the one record that theory and networks both read."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -18,6 +18,8 @@ from sigprop._checks import (
     check_whole_number,
 )
 from sigprop._precision import is_traced
+from sigprop.kinds import Dense, Kind, Pointwise, compose
+from sigprop.kinds import Sequence as InTurn
 
 __all__ = [
     "BLOCKS",
@@ -138,7 +140,8 @@ class Architecture:
     - residual: z^{l+1} = z^l + α W h^l + b;
 
     and the features are x^depth = φ(N(z^depth)). N is ``norm`` and M dropout, both the identity by
-    default.
+    default. These are names of the usual compositions of `sigprop.kinds`; ``layer`` takes one of
+    your own, from z^l to z^{l+1}.
 
     Parameters
     ----------
@@ -168,6 +171,11 @@ class Architecture:
     branch_scale
         α >= 0 of a residual block, or "1/sqrt(depth)", which is kept as that number; 1 in a plain
         block.
+    layer
+        A composition of `sigprop.kinds`, in the place of ``block`` and ``norm``. Where it leaves an
+        activation open, that is ``activation``.
+    numbers
+        What its kinds read besides the four numbers above, by name: ``{"query_var": 2.0}``, >= 0.
     initialiser
         "gaussian", "truncated_normal" (at two standard deviations), "uniform", "orthogonal" (Haar),
         or a recipe (`recipe_names`).
@@ -182,8 +190,8 @@ class Architecture:
 
     Notes
     -----
-    A pytree: ``weight_var``, ``bias_var``, ``dropout`` and ``branch_scale`` are leaves, so they can
-    be traced, mapped and differentiated; everything else is static.
+    A pytree: ``weight_var``, ``bias_var``, ``dropout``, ``branch_scale`` and those of ``numbers``
+    are leaves, so they can be traced, mapped and differentiated; everything else is static.
 
     Examples
     --------
@@ -195,6 +203,11 @@ class Architecture:
     >>> deep = Architecture(100, 64, "relu", 2.0, block="residual", branch_scale="1/sqrt(depth)")
     >>> deep.branch_scale, deep.is_plain
     (0.1, False)
+    >>> from sigprop import kinds
+    >>> after = kinds.Sequence(kinds.Dense(), kinds.Pointwise(), kinds.Dense("query_var"))
+    >>> own = Architecture(10, 64, "tanh", 1.5, layer=after, numbers={"query_var": 2.0})
+    >>> own.all_numbers["query_var"]
+    2.0
     """
 
     depth: int
@@ -206,6 +219,8 @@ class Architecture:
     norm: str | None = None
     dropout: ArrayLike | Sequence = 0.0
     branch_scale: ArrayLike | Sequence | str = 1.0
+    layer: Kind | None = None
+    numbers: Mapping[str, ArrayLike | Sequence] = field(default_factory=dict)
     initialiser: str = "gaussian"
     parameterisation: str = "standard"
 
@@ -221,9 +236,12 @@ class Architecture:
         put("weight_var", self._chosen_weight_var())
         put("branch_scale", _branch_scale(self))
         check_below_one("dropout", self.dropout)
+        for name, value in self.all_numbers.items():
+            check_non_negative(name, value)
         for name in _LEAVES:
-            check_non_negative(name, getattr(self, name))
             put(name, _array(getattr(self, name)))
+        put("numbers", {name: _array(value) for name, value in self.numbers.items()})
+        _check_layer(self)
         self.grid_shape  # noqa: B018  # raises where they do not broadcast
 
     def _chosen_weight_var(self):
@@ -244,22 +262,73 @@ class Architecture:
         return recipe(self.initialiser).distribution
 
     @property
+    def all_numbers(self) -> dict[str, Any]:
+        """Every number by its name: the four usual ones and those of ``numbers``."""
+        return {**{name: getattr(self, name) for name in _LEAVES}, **self.numbers}
+
+    def with_numbers(self, **numbers: Any) -> "Architecture":
+        """The same network with other values of some of its numbers, which are not checked."""
+        usual = [numbers.pop(name, getattr(self, name)) for name in _LEAVES]
+        own = {name: numbers.pop(name, value) for name, value in self.numbers.items()}
+        _check_no_more(numbers)
+        return _unflatten(_flatten_with_keys(self)[1], (*usual, own))
+
+    @property
     def grid_shape(self) -> tuple[int, ...]:
-        """Broadcast shape of the four numbers: () for a single network."""
-        shapes = [np.shape(getattr(self, name)) for name in _LEAVES]
+        """Broadcast shape of all numbers: () for a single network."""
+        shapes = [np.shape(value) for value in self.all_numbers.values()]
         try:
             return np.broadcast_shapes(*shapes)
         except ValueError:
+            *names, last = self.all_numbers
             given = " and ".join(f"{shape}" for shape in shapes if shape)
             raise ValueError(
-                f"{', '.join(_LEAVES[:-1])} and {_LEAVES[-1]} must broadcast, got shapes {given}"
+                f"{', '.join(names)} and {last} must broadcast, got shapes {given}"
             ) from None
 
     @property
     def is_plain(self) -> bool:
         """Whether layers are W φ(z) + b and nothing else; not if dropout is being traced."""
-        no_dropout = not is_traced(self.dropout) and not np.any(np.asarray(self.dropout))
-        return self.block == "plain" and self.norm is None and no_dropout
+        return compose(self).layer == InTurn(Pointwise(self.activation), Dense())
+
+
+def _check_no_more(numbers: dict) -> None:
+    """Raise if there is a number that no architecture of this kind has."""
+    if numbers:
+        raise ValueError(f"numbers must be those of the architecture, got {', '.join(numbers)}")
+
+
+def _check_layer(architecture: Architecture) -> None:
+    """Raise unless a composition of the user's own is one, and reads what is given."""
+    layer, numbers = architecture.layer, architecture.numbers
+    if layer is None:
+        if numbers:
+            raise ValueError(f"numbers are for a layer of your own, got {', '.join(numbers)}")
+        return
+    if not isinstance(layer, Kind):
+        raise ValueError(f"layer must be a composition of sigprop.kinds, got {layer!r}")
+    if (architecture.block, architecture.norm) != ("plain", None):
+        raise ValueError(
+            "block and norm name the usual layers and must be left out beside a layer, got "
+            f"block={architecture.block!r}, norm={architecture.norm!r}"
+        )
+    shape = 1, architecture.width
+    if layer.shape_after(shape) != shape:
+        raise ValueError(
+            f"layer must keep (places, width) = {shape}, gives {layer.shape_after(shape)}"
+        )
+    _check_read(architecture, set(compose(architecture).numbers))
+
+
+def _check_read(architecture: Architecture, read: set[str]) -> None:
+    missing = sorted(map(str, read - {*_LEAVES, *architecture.numbers}))
+    if missing:
+        raise ValueError(f"numbers must have {', '.join(missing)}, which the layer reads")
+    idle = sorted(set(architecture.numbers) - read)
+    if not is_traced(architecture.dropout) and np.any(np.asarray(architecture.dropout)):
+        idle += [] if "dropout" in read else ["dropout"]
+    if idle:
+        raise ValueError(f"{', '.join(idle)}: given, but the layer does not read it")
 
 
 def _array(value):
@@ -275,7 +344,8 @@ def _branch_scale(architecture: Architecture):
                 f"branch_scale must be finite and >= 0, or '1/sqrt(depth)', got '{given}'"
             )
         given = 1.0 / math.sqrt(architecture.depth)
-    if architecture.block == "plain":
+    own = isinstance(architecture.layer, Kind) and "branch_scale" in architecture.layer.numbers
+    if architecture.block == "plain" and not own:
         _check_one(given)
     return given
 
@@ -293,18 +363,19 @@ def _check_one(branch_scale) -> None:
 # placeholders (None, axes, shapes) that JAX's transforms put in place of the leaves.
 _LEAVES = ("weight_var", "bias_var", "dropout", "branch_scale")
 _STATIC = (
-    "depth", "width", "activation", "block", "norm", "initialiser", "parameterisation",
+    "depth", "width", "activation", "block", "norm", "layer", "initialiser", "parameterisation",
 )  # fmt: skip
 
 
 def _flatten_with_keys(architecture: Architecture):
-    leaves = [(jax.tree_util.GetAttrKey(n), getattr(architecture, n)) for n in _LEAVES]
+    given = (*_LEAVES, "numbers")
+    leaves = [(jax.tree_util.GetAttrKey(n), getattr(architecture, n)) for n in given]
     return leaves, tuple(getattr(architecture, name) for name in _STATIC)
 
 
 def _unflatten(static, leaves) -> Architecture:
     architecture = object.__new__(Architecture)
-    for name, value in (*zip(_STATIC, static), *zip(_LEAVES, leaves)):
+    for name, value in (*zip(_STATIC, static), *zip((*_LEAVES, "numbers"), leaves)):
         object.__setattr__(architecture, name, value)
     return architecture
 

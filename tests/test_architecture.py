@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigprop import _checks
+from sigprop import _checks, kinds
 from sigprop.activations import get
 from sigprop.architecture import Architecture, recipe, recipe_names
 
@@ -173,3 +173,41 @@ def test_traced_variances_are_not_checked_but_used():
 
     np.testing.assert_array_equal(jax.vmap(variance)(jnp.arange(3.0)), [0.0, 1.0, 2.0])
     assert jax.grad(lambda w: 3 * variance(w))(1.0) == 3.0
+
+
+OWN = kinds.Sequence(kinds.Pointwise(), kinds.Dense("query_var"), kinds.Skip(kinds.Dense()))
+
+
+def test_a_layer_of_ones_own_reads_its_numbers_by_name():
+    given = {**GIVEN, "branch_scale": 0.5, "layer": OWN, "numbers": {"query_var": [1.0, 2.0]}}
+    own = Architecture(**given)
+    assert not own.is_plain
+    assert own.grid_shape == (2,)
+    names = [str(path[-1]) for path, _ in jax.tree_util.tree_leaves_with_path(own)]
+    assert names == [".weight_var", ".bias_var", ".dropout", ".branch_scale", "['query_var']"]
+    changed = own.with_numbers(query_var=3.0, bias_var=0.2)
+    assert changed.all_numbers == {**own.all_numbers, "query_var": 3.0, "bias_var": 0.2}
+    assert jax.grad(lambda v: own.with_numbers(query_var=v).all_numbers["query_var"])(1.0) == 1.0
+    with pytest.raises(ValueError, match=r"numbers must be those of the architecture, got key_var"):
+        own.with_numbers(key_var=1.0)
+    alike = Architecture(**GIVEN, layer=kinds.Sequence(kinds.Pointwise(), kinds.Dense()))
+    assert alike.is_plain
+
+
+BAD_LAYERS = [
+    ({"layer": 3}, r"layer must be a composition of sigprop.kinds, got 3"),
+    ({"layer": OWN}, r"numbers must have query_var, which the layer reads"),
+    ({"layer": OWN, "numbers": {"query_var": -1.0}}, r"query_var must be .*>= 0.*got -1"),
+    ({"layer": OWN, "numbers": {"query_var": 1.0, "x": 1.0}}, r"x: given, but the layer does not"),
+    ({"layer": kinds.Dense(), "dropout": 0.1}, r"dropout: given, but the layer does not read it"),
+    ({"layer": kinds.Dense(), "branch_scale": 0.1}, r"branch_scale must be 1 in a plain block"),
+    ({"layer": kinds.Dense(), "norm": "rms_norm"}, r"block and norm .* must be left out"),
+    ({"layer": kinds.Dense(units=7)}, r"layer must keep \(places, width\) = .* gives \(1, 7\)"),
+    ({"numbers": {"query_var": 1.0}}, r"numbers are for a layer of your own, got query_var"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_LAYERS, ids=str)
+def test_what_cannot_be_a_layer_is_one_clear_line(change, message, as_users_call):
+    with pytest.raises(ValueError, match=message):
+        Architecture(**(GIVEN | change))

@@ -44,15 +44,15 @@ class Dense(Kind):
 
     Attributes
     ----------
-    units
-        Entries of the output; as many as come in if None.
     weight_var, bias_var
         Names of its numbers; no bias if None.
+    units
+        Entries of the output; as many as come in if None.
     """
 
-    units: int | None = None
     weight_var: str = "weight_var"
     bias_var: str | None = "bias_var"
+    units: int | None = None
     homogeneous = True
 
     @property

@@ -97,6 +97,8 @@ class MLP(nnx.Module):
         readout_bias_var: ArrayLike | None = None,
     ):
         in_features = check_whole_number("in_features", in_features)
+        if architecture.layer is not None:
+            raise ValueError("architecture with a layer of its own has theory only, no network yet")
         if architecture.grid_shape != ():
             raise ValueError(
                 "architecture must have scalar weight_var, bias_var, dropout and branch_scale to "
@@ -356,7 +358,5 @@ def _stacked_draws(distribution: str, depth: int, width: int, key):
 
 
 def _with_variances(architecture: Architecture, weight_var, bias_var) -> Architecture:
-    leaves, static = jax.tree.flatten(architecture)
-    own = [architecture.weight_var if weight_var is None else weight_var]
-    own += [architecture.bias_var if bias_var is None else bias_var]
-    return jax.tree.unflatten(static, own + leaves[2:])
+    own = {"weight_var": weight_var, "bias_var": bias_var}
+    return architecture.with_numbers(**{n: v for n, v in own.items() if v is not None})

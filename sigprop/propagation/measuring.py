@@ -130,6 +130,8 @@ def _measure_grid(
     precision,
     budget: int,
 ) -> Measurement:
+    if architecture.layer is not None:
+        raise ValueError("architecture with a layer of its own has theory only, no network yet")
     x = _inputs(inputs, seeds)
     cells = math.prod(architecture.grid_shape)
     plan = make_plan(

@@ -1,7 +1,7 @@
 r"""How variance and gradient of a block grow with depth, and where its gradients neither grow nor
 shrink: what a trajectory tends to, without running it.
 
-With S, D the E[φ²], E[φ'²] of a layer and g = α² σ_w²/ρ (``recursion``):
+With S, D the E[φ²], E[φ'²] of a layer and g = α² σ_w²/ρ:
 
     residual, φ straight far out:   q, g² exponential, rate ln(1 + g s²), s² the mean squared slope
     residual, φ bounded:            q ~ v l,  ln g² ~ g ∫φ'² √(2/(π v)) √l
@@ -116,6 +116,8 @@ def growth_law(
         raise ValueError(
             f"architecture must be one network, got a grid of shape {architecture.grid_shape}"
         )
+    if architecture.layer is not None:  # its trajectory is known, no law of it
+        return _law(_UNKNOWN, _UNKNOWN)
     if architecture.norm == "batch_norm":
         return _batch_norm_law(architecture, batch)
     if architecture.norm in (None, "weight_norm"):
@@ -123,6 +125,9 @@ def growth_law(
             return _residual_law(architecture)
         return _plain_law(architecture, variance0)
     return _normalised_law(architecture)
+
+
+_UNKNOWN = GrowthKind.UNKNOWN, np.nan
 
 
 def _gain(net: Architecture) -> float:
@@ -183,14 +188,14 @@ def _residual_law(net: Architecture) -> GrowthLaw:
         grows = GrowthKind.EXPONENTIAL, np.log1p(gain * straight)
         return _law(grows, grows)
     if np.isinf(straight):
-        return _law((GrowthKind.UNKNOWN, np.nan), (GrowthKind.UNKNOWN, np.nan))
+        return _law(_UNKNOWN, _UNKNOWN)
     return _bounded_residual_law(net.activation, gain, bias_var, straight)
 
 
 def _bounded_residual_law(kind: Activation, gain, bias_var, straight) -> GrowthLaw:
     far = _far_moments(kind)
     if far is None:
-        return _law((GrowthKind.UNKNOWN, np.nan), (GrowthKind.UNKNOWN, np.nan))
+        return _law(_UNKNOWN, _UNKNOWN)
     square, slope = far
     added = gain * square + bias_var
     if np.isnan(straight):  # φ oscillates for ever, and so E[φ'²] has a limit of its own
@@ -230,7 +235,7 @@ def _normalised_law(net: Architecture) -> GrowthLaw:
     square, slope = _unit_moments(net.activation)
     added, passed = gain * square + bias_var, gain * slope
     if not (added > 0 and gain > 0):
-        return _law((GrowthKind.UNKNOWN, np.nan), (GrowthKind.UNKNOWN, np.nan))
+        return _law(_UNKNOWN, _UNKNOWN)
     if net.block == "residual" and not str(net.norm).startswith("post"):
         return _law((GrowthKind.LINEAR, added), (GrowthKind.POWER, passed / added))
     skip = float(net.block == "residual")

@@ -116,7 +116,7 @@ def predict(
     Parameters
     ----------
     architecture
-        What the network is; its four numbers may be arrays. Weights of every distribution, and
+        What the network is; its numbers may be arrays. Weights of every distribution, and
         with rows normalised (``norm="weight_norm"``), have one infinite-width law.
     variance0, correlation0
         As for `propagate`. With batch norm they belong to every input and every pair of the batch;
@@ -159,15 +159,8 @@ def predict(
             )
     gauss = Gauss(batch=batch)
     return _trajectory(
-        layer, gauss, architecture.depth, _numbers(architecture), variance0, correlation0
+        layer, gauss, architecture.depth, architecture.all_numbers, variance0, correlation0
     )
-
-
-def _numbers(architecture: Architecture) -> dict[str, ArrayLike]:
-    return {name: getattr(architecture, name) for name in _NUMBERS}
-
-
-_NUMBERS = ("weight_var", "bias_var", "dropout", "branch_scale")
 
 
 def _trajectory(
@@ -188,8 +181,9 @@ def _trajectory(
     try:
         fields = (_traced if traced else _eager)(layer, gauss, depth, flat)
     except NoTheory:
-        nothing = np.full((*shape, depth), np.nan)
-        return _shaped([nothing] * 3, shape, TheoryStatus.NO_THEORY)
+        nothing = np.full((arrays[0].size, depth), np.nan)
+        path = _shaped([nothing] * 3, shape, TheoryStatus.NO_THEORY)
+        return replace(path, log_gradient=path.chi)
     if degenerate:
         return _shaped([f * np.nan for f in fields], shape, TheoryStatus.DEGENERATE)
     return _shaped(fields, shape)

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax import tree_util
 
-from sigprop._precision import is_traced
+from sigprop import kinds
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
 from sigprop.training.data import Data
@@ -34,26 +34,21 @@ class NetworkFor:
     in_features: int
     out_features: int
     static: Hashable
-    absent: tuple[float | None, ...]
 
-    def __call__(self, numbers: tuple, key: jax.Array) -> MLP:
+    def __call__(self, numbers: dict[str, Any], key: jax.Array) -> MLP:
         """The network."""
-        leaves = [n if a is None else a for n, a in zip(numbers, self.absent)]
-        architecture: Any = tree_util.tree_unflatten(self.static, leaves)  # type: ignore[arg-type]
+        structure: Any = self.static
+        blank: Architecture = tree_util.tree_unflatten(structure, [0.0] * structure.num_leaves)
+        architecture = blank.with_numbers(**{"dropout": 0.0, "branch_scale": 1.0, **numbers})
         return MLP(architecture, self.in_features, self.out_features, rngs=key)
 
 
 def _network_for(architecture: Architecture, data: Data) -> tree_util.Partial:
-    """Dropout that is off and a branch that is not there stay out of the program."""
-    numbers, static = tree_util.tree_flatten(architecture)
-    no_branch = 1.0 if architecture.block == "plain" else None
-    absent = (None, None, 0.0 if _is_zero(architecture.dropout) else None, no_branch)
-    build = NetworkFor(data.in_features, data.out_features, static, absent)
-    return tree_util.Partial(build, tuple(numbers))
-
-
-def _is_zero(number: Any) -> bool:
-    return not is_traced(number) and not np.any(np.asarray(number))
+    """What no kind reads (dropout that is off, a branch that is not there) stays out of it."""
+    read = kinds.compose(architecture).numbers
+    numbers = {n: v for n, v in architecture.all_numbers.items() if n in read}
+    build = NetworkFor(data.in_features, data.out_features, tree_util.tree_structure(architecture))
+    return tree_util.Partial(build, numbers)
 
 
 def initialiser_of(given: Any, data: Data) -> tree_util.Partial:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sigprop import activations, kinds
+from sigprop import activations, kinds, theory
+from sigprop.architecture import Architecture
 from sigprop.gaussian import single
 from sigprop.kinds.kind import bound
 from tests.networks import blocks
@@ -224,3 +225,54 @@ def test_the_gradient_equals_the_formula_written_by_hand(name, activation, float
     for q in (0.02, 1.3, 40.0):
         _, chi = through(layer(name, activation), kinds.State.of(jnp.asarray(q)))
         np.testing.assert_allclose(chi, by_hand(name, activation, q), rtol=1e-13)
+
+
+# ------------------------------------------------------------------- what theory says to it
+
+
+class Unknown(kinds.Kind):
+    """Says nothing of covariances."""
+
+
+NO_THEORY = {
+    "says nothing": kinds.Sequence(Unknown(), _MIX),
+    "an activation of what is not Gaussian": kinds.Sequence(_ACT, _ACT, _MIX),
+    "a branch that is correlated with what it is added to": kinds.Skip(_ACT),
+    "and one that only was normalised": kinds.Skip(kinds.Norm()),
+    "layer norm of what has a mean": kinds.Sequence(_ACT, kinds.Norm(), _MIX),
+    "a layer without weights": _ACT,
+    "a batch's signal, passed on": kinds.Sequence(_ACT, _MIX, kinds.BatchNorm()),
+}
+
+
+@pytest.mark.parametrize("case", NO_THEORY)
+def test_what_is_not_known_has_a_status_and_no_number(case):
+    own = Architecture(3, 8, "tanh", [1.5, 2.0], layer=NO_THEORY[case])
+    given = {"batch": 8} if own.layer.couples_inputs else {}
+    path = theory.predict(own, correlation0=0.3, **given)
+    assert path.status == theory.TheoryStatus.NO_THEORY
+    assert path.variance.shape == (2, 3)
+    assert np.isnan(path.variance).all()
+    assert np.isnan(path.log_gradient).all()
+    law = theory.growth_law(dataclasses.replace(own, weight_var=1.5))
+    assert law.gradient_kind == theory.GrowthKind.UNKNOWN
+
+
+def test_batch_norm_may_come_after_the_weights_of_very_many_inputs():
+    given = {"depth": 4, "width": 8, "activation": "tanh", "weight_var": 1.5, "bias_var": 0.2}
+    after = Architecture(**given, layer=kinds.Sequence(_ACT, _MIX, kinds.BatchNorm()))
+    before = Architecture(**given, norm="batch_norm")
+    late, known = theory.predict(after), theory.predict(before)
+    np.testing.assert_allclose(late.variance[1:], 1.0, rtol=1e-12)
+    np.testing.assert_allclose(late.chi[2], known.chi[2], rtol=1e-12)
+
+
+def test_two_layers_are_one_layer_of_their_sequence():
+    """What a composition makes of a signal does not depend on how it is divided."""
+    at = {"weight_var": 1.5, "bias_var": 0.2}
+    once = theory.predict(Architecture(7, 8, "erf", **at), correlation0=0.3)
+    pairs = kinds.Sequence(_ACT, _MIX, _ACT, _MIX)
+    twice = theory.predict(Architecture(4, 8, "erf", **at, layer=pairs), correlation0=0.3)
+    np.testing.assert_allclose(twice.variance, once.variance[::2], rtol=1e-13)
+    np.testing.assert_allclose(twice.correlation, once.correlation[::2], rtol=1e-13)
+    np.testing.assert_allclose(twice.log_gradient, once.log_gradient[::2], rtol=1e-12)
