@@ -117,7 +117,11 @@ _LAWS = {
 def summary(ds: xr.Dataset) -> list[str]:
     """For every block: its law, and the log squared gradient over all layers, told and found."""
     last = ds.isel(layer=-1, weight_var=0)
-    lines = [f"ln of the squared gradient over {int(last['layer'])} layers:"]
+    width = ds.attrs["width"]
+    lines = [
+        f"ln of the squared gradient over {int(last['layer'])} layers, predicted for infinite "
+        f"width, measured at {width}, and extrapolated from {width // 2} and {width} to infinity:"
+    ]
     for activation in ds["activation"].values:
         lines.append(f"{activation}, weight_var {float(last['weight_var']):g}")
         for block in ds["block"].values:
@@ -135,8 +139,11 @@ def _found(at: xr.Dataset) -> str:
     layer = int(at["diverged_at_layer_measured"])
     if layer:
         return f"overflows at layer {layer}"
-    value, stderr = (float(at[f"log_gradient_corrected_{kind}"]) for kind in ("measured", "stderr"))
-    return f"measured {value:9.2f} ± {stderr:.2f}"
+    (value, stderr), (limit, limit_stderr) = (
+        [float(at[f"log_gradient_{estimate}_{kind}"]) for kind in ("measured", "stderr")]
+        for estimate in ("corrected", "infinite_width")
+    )
+    return f"measured {value:9.2f} ± {stderr:<6.2f} extrapolated {limit:9.2f} ± {limit_stderr:.2f}"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def _use_all_cores() -> None:
 _use_all_cores()  # has no effect once JAX is in use, which importing sigprop may bring about
 matplotlib.use("Agg")  # scripts write files; without a display anything else fails
 
-from sigprop import studies, sweeps  # noqa: E402
+from sigprop import activations, architecture, studies, sweeps  # noqa: E402
 
 __all__ = [
     "DiagramConfig",
@@ -197,11 +197,29 @@ class DiagramConfig(SweepOptions):
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
         return {
-            "activation": self.activation,
-            "initialiser": self.initialiser,
+            **distinct_networks(self.activation, self.initialiser),
             "weight_var": spaced("weight_var", self.weight_var, self.weight_var_points),
             "bias_var": spaced("bias_var", self.bias_var, self.bias_var_points),
         }
+
+
+def distinct_networks(
+    activation: Sequence[str], initialiser: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """The axes of a grid over weight_var, without names that would repeat the same networks."""
+    return {
+        "activation": _distinct(activation, lambda name: activations.get(name).name),
+        "initialiser": _distinct(initialiser, architecture.distribution_of),
+    }
+
+
+def _distinct(names: Sequence[str], meaning: Callable[[str], str]) -> tuple[str, ...]:
+    first: dict[str, str] = {}
+    for name in names:
+        known = first.setdefault(meaning(name), name)
+        if known != name:
+            print(f"{name}: the same networks as {known}, computed once", file=sys.stderr)
+    return tuple(first.values())
 
 
 def spaced(name: str, ends: tuple[float, float], points: int) -> np.ndarray:

@@ -34,7 +34,6 @@ PRESETS = {
         "bins": 24,
         "deep_width": 64,
         "map_depth": 8,
-        "map_width": 64,
         "map_weight_var_points": 12,
         "map_bias_var_points": 7,
     },
@@ -47,6 +46,7 @@ PRESETS = {
         "bins": 60,
         "deep_width": 256,
         "map_width": 512,
+        "map_seeds": 16,
         "map_weight_var_points": 31,
         "map_bias_var_points": 16,
     },
@@ -98,6 +98,9 @@ class Config(command_line.SweepOptions):
     map_width: int = 128
     """Units a layer in the map, >= 4. Networks of half the width are measured too."""
 
+    map_seeds: int = 8
+    """Networks a cell and width of the map, >= 2. The error of few is hardly known."""
+
     map_weight_var: tuple[float, float] = (0.25, 4.0)
     """First and last weight variance of the map, >= 0."""
 
@@ -136,8 +139,7 @@ class Config(command_line.SweepOptions):
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
         return {
-            "activation": self.activation,
-            "initialiser": self.initialiser,
+            **command_line.distinct_networks(self.activation, self.initialiser),
             "bias_var": [self.bias_var],
         }
 
@@ -146,7 +148,7 @@ class Config(command_line.SweepOptions):
         return studies.ConditioningMap(
             depth=self.map_depth,
             width=self.map_width,
-            seeds=self.seeds,
+            seeds=self.map_seeds,
             seed=self.seed,
             input_file=self.inputs,
             input_second_moment=self.input_second_moment,
@@ -157,8 +159,7 @@ class Config(command_line.SweepOptions):
         weight_var = self.map_weight_var, self.map_weight_var_points
         bias_var = self.map_bias_var, self.map_bias_var_points
         return {
-            "activation": self.activation,
-            "initialiser": self.initialiser,
+            **command_line.distinct_networks(self.activation, self.initialiser),
             "weight_var": command_line.spaced("map_weight_var", *weight_var),
             "bias_var": command_line.spaced("map_bias_var", *bias_var),
         }
@@ -192,7 +193,11 @@ def main() -> None:
 def summary(ds: xr.Dataset) -> list[str]:
     """For every network, over the longest span: the top edge and the spread, told and found."""
     at = ds.isel(depth=-1, bias_var=0)
-    lines = [f"over {int(at['depth'])} square layers, measured ± standard error (predicted):"]
+    lines = [
+        f"over {int(at['depth'])} square layers of width {ds.attrs['width']}, measured ± standard "
+        "error (predicted for infinite width;\nthe largest of finitely many s falls short of its "
+        "edge, the more the deeper):"
+    ]
     for activation in ds["activation"].values:
         for initialiser in ds["initialiser"].values:
             network = at.sel(activation=activation, initialiser=initialiser)

@@ -120,17 +120,34 @@ def summary(ds: xr.Dataset) -> list[str]:
         for weight_var in ds["weight_var"].values:
             cell = ds.sel(activation=name, weight_var=weight_var).isel(bias_var=0)
             last = cell.isel(depth=-1)
-            off = cell["log_ntk_condition_measured"] - np.log(
-                cell["ntk_condition_theory"].sel(depth=cell["measured_depth"].values).values
-            )
             lines.append(
                 f"  {name}, weight_var {weight_var:.4g} "
                 f"({theory.Phase(int(cell['phase_theory'])).name.lower()}): "
                 f"NTK {float(last['ntk_condition_theory']):.4g}, "
                 f"NNGP {float(last['nngp_condition_theory']):.4g}; "
-                f"networks differ by at most {np.expm1(float(abs(off).max())):.0%}"
+                f"{agreement(cell)}"
             )
     return lines
+
+
+def agreement(cell: xr.Dataset) -> str:
+    """How far the networks' NTK is from theory where it is furthest, and how much is width."""
+    told = np.log(cell["ntk_condition_theory"].sel(depth=cell["measured_depth"].values).values)
+    off = cell["log_ntk_condition_measured"] - told
+    if not np.isfinite(off).any():
+        return "no network's is resolved in float32"
+    at = off.isel(measured_depth=int(np.nanargmax(abs(off.values))))
+    depth = at["measured_depth"]
+    limit, stderr = (
+        cell[f"log_ntk_condition_infinite_width_{kind}"].sel(measured_depth=depth)
+        for kind in ("measured", "stderr")
+    )
+    told_there = np.log(float(cell["ntk_condition_theory"].sel(depth=depth)))
+    return (
+        f"networks' NTK at most {np.expm1(float(at)):+.0%} off (depth {int(depth)}), "
+        f"{float(limit) - told_there:+.2f} ± {float(stderr):.2f} in ln of it "
+        "once extrapolated to infinite width"
+    )
 
 
 if __name__ == "__main__":

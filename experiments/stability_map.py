@@ -41,8 +41,9 @@ class Config(command_line.DiagramConfig):
     activation: tuple[str, ...] = ("tanh", "relu", "gelu")
     """One or several of the named activations."""
 
-    initialiser: tuple[str, ...] = ("gaussian", "orthogonal", "he", "xavier")
-    """One or several of gaussian, truncated_normal, uniform, orthogonal, or recipes."""
+    initialiser: tuple[str, ...] = ("gaussian", "orthogonal", "uniform")
+    """One or several of gaussian, truncated_normal, uniform, orthogonal, or recipes, which lend
+    their distribution; where their own weight_var lies is marked."""
 
     depth: int = 50
     """Weight layers, >= 2."""

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from sigprop._precision import exact_float64
 
-__all__ = ["Activation", "find_kinks", "get", "leaky_relu", "names"]
+__all__ = ["ALIASES", "Activation", "find_kinks", "get", "leaky_relu", "names"]
 
 ScalarFunction = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
@@ -314,7 +314,7 @@ _TABLE: dict[str, tuple[ScalarFunction, tuple[float, ...]]] = {
     "sin": (jnp.sin, ()),
     "softsign": (jax.nn.soft_sign, (0.0,)),
 }
-_ALIASES = {"identity": "linear", "swish": "silu", "soft_sign": "softsign", "hardtanh": "hard_tanh"}
+ALIASES = {"identity": "linear", "swish": "silu", "soft_sign": "softsign", "hardtanh": "hard_tanh"}
 _LEAKY = re.compile(r"leaky_relu[(_:]?([-+0-9.eE]+)?\)?")
 
 
@@ -366,7 +366,7 @@ def get(name_or_fn: "str | ScalarFunction | Activation") -> Activation:
 
 
 def _from_name(given: str) -> Activation:
-    name = _ALIASES.get(given, given)
+    name = ALIASES.get(given, given)
     if name in _TABLE:
         return _named(name)
     leaky = _LEAKY.fullmatch(name)

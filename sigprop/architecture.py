@@ -27,6 +27,7 @@ __all__ = [
     "NORMS",
     "Architecture",
     "Recipe",
+    "distribution_of",
     "recipe",
     "recipe_names",
 ]
@@ -129,6 +130,25 @@ def recipe(name: str) -> Recipe:
     return Recipe(name, _SUFFIXES.get(suffix, distribution), weight_var, source)
 
 
+def distribution_of(initialiser: str) -> str:
+    """What the weights are drawn from; a recipe lends its distribution.
+
+    Where weight_var is given, initialisers of one distribution make the very same networks.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+
+    Examples
+    --------
+    >>> distribution_of("orthogonal"), distribution_of("he"), distribution_of("xavier")
+    ('orthogonal', 'gaussian', 'uniform')
+    """
+    check_one_of("initialiser", initialiser, (*DISTRIBUTIONS, *recipe_names()))
+    return initialiser if initialiser in DISTRIBUTIONS else recipe(initialiser).distribution
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A deep network at initialisation, or a whole grid of them.
@@ -229,7 +249,7 @@ class Architecture:
         put("depth", check_whole_number("depth", self.depth))
         put("width", check_whole_number("width", self.width))
         put("activation", activations.get(self.activation))
-        check_one_of("initialiser", self.initialiser, (*DISTRIBUTIONS, *recipe_names()))
+        distribution_of(self.initialiser)  # raises for one that is unknown
         check_one_of("parameterisation", self.parameterisation, ("standard", "ntk"))
         check_known("block", self.block, BLOCKS)
         check_known("norm", self.norm, NORMS)
@@ -257,9 +277,7 @@ class Architecture:
     @property
     def distribution(self) -> str:
         """What the unit draws come from: one of `DISTRIBUTIONS`."""
-        if self.initialiser in DISTRIBUTIONS:
-            return self.initialiser
-        return recipe(self.initialiser).distribution
+        return distribution_of(self.initialiser)
 
     @property
     def all_numbers(self) -> dict[str, Any]:

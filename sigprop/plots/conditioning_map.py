@@ -3,7 +3,6 @@
 import matplotlib.axes
 import matplotlib.colors
 import matplotlib.figure
-import matplotlib.lines
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -119,7 +118,7 @@ def conditioning_map(ds: xr.Dataset) -> matplotlib.figure.Figure:
             for quantity, ax in zip(_TITLES, row):
                 conditioning_panel(network, ax, quantity)
                 ax.label_outer()
-            name = f"{network['activation'].item()}, {network['initialiser'].item()}"
+            name = plane.name_of(network)
             row[0].set_ylabel(f"{name}\n{style.SYMBOLS['bias_var']}")
         size = ", ".join(
             f"{name} {ds.attrs[name]}" for name in ("depth", "width", "seeds") if name in ds.attrs
@@ -127,19 +126,5 @@ def conditioning_map(ds: xr.Dataset) -> matplotlib.figure.Figure:
         figure.suptitle(
             rf"squared singular values $\lambda$ of $\partial z^{{k+1}}/\partial z^1$: {size}"
         )
-        figure.legend(handles=_legend(networks), loc="outside lower center", ncols=3)
+        figure.legend(handles=plane.boundary_legend(networks), loc="outside lower center", ncols=3)
     return figure
-
-
-def _legend(networks: list[xr.Dataset]) -> list[matplotlib.lines.Line2D]:
-    """One entry for each kind of line that occurs."""
-
-    def line(label: str, **look) -> matplotlib.lines.Line2D:
-        return matplotlib.lines.Line2D([], [], label=label, color="black", **look)
-
-    entries = [line(r"theory: $\chi_1 = 1$", linewidth=1.8)]
-    if any(plane.unstable_branches(network).size for network in networks):
-        entries.append(line(r"$\chi_1 = 1$, unstable", linestyle="dashed"))
-    if any(plane.flagged(n["variance_status_theory"], "unbounded").any() for n in networks):
-        entries.append(line("edge of bounded variance", linestyle="dotted", linewidth=3))
-    return entries

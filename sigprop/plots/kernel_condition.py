@@ -64,11 +64,18 @@ def _draw(ax: matplotlib.axes.Axes, cell: xr.Dataset, kernel: str, index: int) -
     )  # fmt: skip
     if kernel != "ntk":
         return
-    middle, error = (cell[f"log_ntk_condition_{part}"].values for part in ("measured", "stderr"))
+    _draw_points(ax, cell, "log_ntk_condition", fmt=_MARKERS[index], color=colour)
+    if "log_ntk_condition_infinite_width_measured" in cell:
+        hollow = {"fmt": _MARKERS[index], "color": colour, "markerfacecolor": "white"}
+        _draw_points(ax, cell, "log_ntk_condition_infinite_width", alpha=0.6, **hollow)
+
+
+def _draw_points(ax: matplotlib.axes.Axes, cell: xr.Dataset, name: str, **look) -> None:
+    middle, error = (cell[f"{name}_{part}"].values for part in ("measured", "stderr"))
     low, high = np.exp(middle - error), np.exp(middle + error)
     ax.errorbar(
         cell["measured_depth"], np.exp(middle), yerr=(np.exp(middle) - low, high - np.exp(middle)),
-        fmt=_MARKERS[index], markersize=3.5, linewidth=0.8, color=colour,
+        markersize=3.5, linewidth=0.8, **look,
     )  # fmt: skip
 
 
@@ -89,7 +96,10 @@ def kernel_condition_figure(ds: xr.Dataset) -> matplotlib.figure.Figure:
             one = ds.sel(activation=[name])
             for ax, kernel in zip(row, ("ntk", "nngp")):
                 kernel_condition(one, ax, kernel)
-            row[0].set_title(f"{name}: NTK, theory (lines) and networks (points)")
+            row[0].set_title(
+                f"{name}: NTK, theory (lines), networks of width\n{ds.attrs['width']} (points) "
+                "and extrapolated from two widths (hollow)"
+            )
             row[1].set_title(f"{name}: NNGP, theory")
             row[1].legend(title=r"$\sigma_w^2$, phase")
     return figure

@@ -93,7 +93,7 @@ def log_spectra_figure(ds: xr.Dataset) -> matplotlib.figure.Figure:
         for network, (heat, last) in zip(networks, pairs):
             log_spectra(network, heat, norm, colorbar=False)
             _draw_exponents(network, last)
-            heat.set_title(f"{network['activation'].item()}, {network['initialiser'].item()}")
+            heat.set_title(plane.name_of(network))
             heat.set_ylabel("fraction of larger\nsingular values")
         for unused in pairs[len(networks) :].flat:
             unused.set_visible(False)

@@ -171,7 +171,7 @@ def phase_diagram_figure(ds: xr.Dataset) -> matplotlib.figure.Figure:
                 phase_diagram(network, ax, quantity)
                 ax.set_title(f"({letter}) {ax.get_title(loc='left')}", loc="left")
             if not single:
-                row[0].set_ylabel(f"{_name(network)}\n{style.SYMBOLS['bias_var']}")
+                row[0].set_ylabel(f"{plane.name_of(network)}\n{style.SYMBOLS['bias_var']}")
         for ax in axes.flat:
             ax.label_outer()
         figure.suptitle(_caption(ds, networks), fontsize=9)
@@ -179,30 +179,16 @@ def phase_diagram_figure(ds: xr.Dataset) -> matplotlib.figure.Figure:
     return figure
 
 
-def _name(network: xr.Dataset) -> str:
-    return f"{network['activation'].item()}, {network['initialiser'].item()}"
-
-
 def _caption(ds: xr.Dataset, networks: list[xr.Dataset]) -> str:
     size = ", ".join(
         f"{name} {ds.attrs[name]}" for name in ("depth", "width", "seeds") if name in ds.attrs
     )
-    return f"{_name(networks[0])}: {size}" if len(networks) == 1 else size
+    return f"{plane.name_of(networks[0])}: {size}" if len(networks) == 1 else size
 
 
 def _legend(networks: list[xr.Dataset]) -> list[matplotlib.lines.Line2D]:
     """One entry for each kind of line that occurs."""
-
-    def line(label: str, **look) -> matplotlib.lines.Line2D:
-        return matplotlib.lines.Line2D([], [], label=label, **look)
-
-    entries = [line(r"theory: $\chi_1 = 1$", color="black", linewidth=1.8)]
-    if any(plane.unstable_branches(network).size for network in networks):
-        entries.append(line(r"$\chi_1 = 1$, unstable", color="black", linestyle="dashed"))
-    if any(plane.flagged(n["variance_status_theory"], "unbounded").any() for n in networks):
-        entries.append(
-            line("edge of bounded variance", color="black", linestyle="dotted", linewidth=3)
-        )
     dashes = {"color": "0.55", "linestyle": "dashed", "linewidth": 1.0}
-    entries.append(line("measured correlation at the last layer, in (c)", **dashes))
-    return entries
+    label = "measured correlation at the last layer, in (c)"
+    measured = matplotlib.lines.Line2D([], [], label=label, **dashes)
+    return [*plane.boundary_legend(networks), measured]

@@ -1,28 +1,42 @@
 """What every figure over (weight_var, bias_var) shares: cells, theoretical lines, recipes."""
 
+import itertools
 import json
 from collections import defaultdict
 
 import matplotlib.axes
 import matplotlib.collections
 import matplotlib.colors
+import matplotlib.lines
 import numpy as np
 import xarray as xr
 
 from sigprop.plots import style
 
 __all__ = [
+    "boundary_legend",
     "draw_boundaries",
     "draw_cells",
     "draw_contours",
     "draw_recipes",
-    "flagged",
+    "name_of",
     "one_network",
     "pairs_of",
-    "unstable_branches",
 ]
 
 AXES = ("bias_var", "weight_var")  # rows, columns
+
+# The dots are wide enough to show under a critical line that coincides.
+BOUNDARIES = {
+    "critical": (r"theory: $\chi_1 = 1$", {"color": "black", "linewidth": 1.8}),
+    "unstable": (
+        r"$\chi_1 = 1$, unstable", {"color": "black", "linewidth": 1.2, "linestyle": "dashed"}
+    ),
+    "edge": (
+        "edge of bounded variance", {"color": "black", "linewidth": 3.6, "linestyle": "dotted"}
+    ),
+}  # fmt: skip
+"""Label and look of every kind of line."""
 
 
 def one_network(ds: xr.Dataset) -> xr.Dataset:
@@ -44,15 +58,27 @@ def one_network(ds: xr.Dataset) -> xr.Dataset:
 
 
 def pairs_of(ds: xr.Dataset) -> list[xr.Dataset]:
-    """One dataset for every (activation, initialiser) in ``ds``, dimensions dropped."""
+    """One dataset for every (activation, initialiser) in ``ds``, dimensions dropped.
+
+    Of names that stand for the same networks the first.
+    """
     for dim in ("activation", "initialiser"):
         if dim not in ds.dims and dim in ds.coords:
             ds = ds.expand_dims(dim)
-    return [
-        ds.sel(activation=activation, initialiser=initialiser)
-        for activation in ds["activation"].values
-        for initialiser in ds["initialiser"].values
-    ]
+    same_as = json.loads(ds.attrs.get("same_as", "{}"))
+    pairs = itertools.product(ds["activation"].values.tolist(), ds["initialiser"].values.tolist())
+    networks = {}
+    for activation, initialiser in pairs:
+        known = same_as.get(activation, activation), same_as.get(initialiser, initialiser)
+        networks.setdefault(known, ds.sel(activation=activation, initialiser=initialiser))
+    return list(networks.values())
+
+
+def name_of(network: xr.Dataset) -> str:
+    """What to call one of `pairs_of`, as in "tanh, he (= gaussian)"."""
+    same_as = json.loads(network.attrs.get("same_as", "{}"))
+    names = [str(network[dim].item()) for dim in ("activation", "initialiser")]
+    return ", ".join(f"{n} (= {same_as[n]})" if n in same_as else n for n in names)
 
 
 def draw_cells(
@@ -84,27 +110,55 @@ def draw_contours(ax: matplotlib.axes.Axes, values: xr.DataArray, levels, **look
 
 
 def draw_boundaries(ax: matplotlib.axes.Axes, ds: xr.Dataset) -> None:
-    """Theoretical lines: where the attractor is critical, unstable branches, edge of boundedness.
+    """The theoretical lines that the study gave; axes keep their limits.
 
     Solid: chi_1 = 1 at the fixed point the network flows to. Dashed: chi_1 = 1 at fixed points
     that no network stays at. Dotted: beyond it the variance grows without bound.
     """
-    # At the first unbounded cell; beads wide enough to show under a critical line that coincides.
-    unbounded = flagged(ds["variance_status_theory"], "unbounded").astype(np.float64)
-    dotted = {"colors": "black", "linewidths": 3.6, "linestyles": "dotted"}
-    draw_contours(ax, unbounded, [0.98], **dotted)
-    # Clipped: the logarithm of a nearly dead cell would drag the interpolated line with it.
-    log_chi = xr.apply_ufunc(np.log, ds["chi_1_theory"].clip(0.01, 100.0))
-    solid = {"colors": "black", "linewidths": 1.8, "linestyles": "solid"}
-    draw_contours(ax, log_chi, [0.0], **solid)
-    for branch in unstable_branches(ds).transpose("branch", "bias_var"):
-        ax.plot(branch, ds["bias_var"], color="black", linewidth=1.2, linestyle="dashed")
+    limits = ax.axis()
+    for kind, line in boundaries(ds).items():
+        ax.plot(*line, gid=kind, **BOUNDARIES[kind][1])
+    ax.axis(limits)
 
 
-def unstable_branches(ds: xr.Dataset) -> xr.DataArray:
-    """weight_var of the unstable critical points at every bias_var; empty branches dropped."""
-    unstable = ds["critical_point_weight_var_theory"].where(ds["critical_point_stable_theory"] != 1)
-    return unstable.dropna("branch", how="all")
+def boundaries(ds: xr.Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """(weight_var, bias_var) along each kind of line that crosses the diagram, by name."""
+    if "critical_line_status_theory" not in ds:  # a dataset of an earlier version
+        return {}
+    critical = ds["critical_line_weight_var_theory"], ds["critical_line_bias_var_theory"]
+    status = ds["critical_line_status_theory"]
+    stays = flagged(status, "stable") | flagged(status, "unbounded")
+    edge = ds["bounded_weight_var_theory"]
+    found = {
+        "edge": (edge.values, edge["edge_bias_var"].values),
+        "critical": tuple(line.where(stays).values for line in critical),
+        "unstable": tuple(_joined(line.values, flagged(status, "unstable")) for line in critical),
+    }
+    return {kind: line for kind, line in found.items() if _crosses(ds, *line)}
+
+
+def _joined(line: np.ndarray, chosen: xr.DataArray) -> np.ndarray:
+    """The chosen points and their neighbours, so that a line has no gap where its look changes."""
+    near = np.pad(chosen.values, 1)
+    return np.where(near[1:-1] | near[2:] | near[:-2], line, np.nan)
+
+
+def _crosses(ds: xr.Dataset, weight_var: np.ndarray, bias_var: np.ndarray) -> bool:
+    inside = np.isfinite(weight_var)
+    for axis, line in (("weight_var", weight_var), ("bias_var", bias_var)):
+        borders = style.edges(ds[axis].values)
+        inside &= (line >= borders[0]) & (line <= borders[-1])
+    return bool(inside.any())
+
+
+def boundary_legend(networks: list[xr.Dataset]) -> list[matplotlib.lines.Line2D]:
+    """One entry for each kind of line that occurs."""
+    present = {kind for network in networks for kind in boundaries(network)}
+    return [
+        matplotlib.lines.Line2D([], [], label=label, **look)
+        for kind, (label, look) in BOUNDARIES.items()
+        if kind in present
+    ]
 
 
 def flagged(codes: xr.DataArray, meaning: str) -> xr.DataArray:

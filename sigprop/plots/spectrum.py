@@ -200,7 +200,7 @@ def spectrum_figure(ds: xr.Dataset) -> matplotlib.figure.Figure:
 
 def _name(network: xr.Dataset) -> str:
     return (
-        f"{network['activation'].item()}, {network['initialiser'].item()}\n"
+        f"{plane.name_of(network)}\n"
         rf"$\sigma_w^2$ = {float(network['weight_var']):.3g}"
     )
 
@@ -218,6 +218,6 @@ def _legend(networks: list[xr.Dataset]) -> list:
         line([], [], color=style.LINE_COLOURS[0], label="free probability"),
     ]
     for number, network in enumerate(networks):
-        name = f"{network['activation'].item()}, {network['initialiser'].item()}"
+        name = plane.name_of(network)
         entries.append(line([], [], label=name, markersize=3.5, mfc="white", **_look(number)))
     return entries

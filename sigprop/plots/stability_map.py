@@ -72,12 +72,13 @@ def stability_map(ds: xr.Dataset) -> matplotlib.figure.Figure:
         )
         for network, ax in zip(networks, axes.flat):
             stability_panel(network, ax)
-            name = f"{network['activation'].item()}, {network['initialiser'].item()}"
+            name = plane.name_of(network)
             ax.set_title(name, loc="left")
             ax.label_outer()
-        attrs = ds.attrs
+        attrs, break_line = ds.attrs, "\n" if columns < 3 else " "
         figure.suptitle(
-            f"squared gradient norm over {attrs['depth']} layers of width {attrs['width']}, "
+            f"squared gradient norm{break_line}"
+            f"over {attrs['depth']} layers of width {attrs['width']}, "
             f"{attrs['seeds']} seeds",
             fontsize=9,
         )

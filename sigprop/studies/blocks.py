@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from sigprop import activations, propagation, theory
 from sigprop._checks import check_known, check_non_negative, check_whole_number
 from sigprop.architecture import Architecture
-from sigprop.studies import inputs
+from sigprop.studies import finite_width, inputs
 from sigprop.studies.variables import Variable, flags, quantity
 
 __all__ = ["BLOCKS", "Blocks"]
@@ -49,7 +49,7 @@ class Blocks:
     depth
         Weight layers L, >= 2.
     width
-        Units a layer N, >= 4.
+        Units a layer N, >= 4. Networks of width N // 2 are measured too.
     seeds
         Networks at every cell, each with images of its own, >= 2.
     batch
@@ -78,7 +78,7 @@ class Blocks:
     seed: int = 0
 
     name = "blocks"
-    version = 1
+    version = 2
     static_axes = ("activation", "block")
     traced_axes = ("weight_var",)
     cell_multiple = 1
@@ -127,6 +127,10 @@ class Blocks:
                 f"{gradient}, mean over seeds plus half the variance over seeds", "layer"
             ),
             "log_gradient_corrected_stderr": layer("its standard error", "layer"),
+            "log_gradient_infinite_width_measured": layer(
+                f"{gradient}, mean over seeds extrapolated from two widths", "layer"
+            ),
+            "log_gradient_infinite_width_stderr": layer("its standard error", "layer"),
             "variance_theory": layer("variance of the pre-activations, infinite width", "layer"),
             "variance_measured": layer("variance, mean over seeds", "layer"),
             "variance_stderr": layer("its standard error", "layer"),
@@ -217,11 +221,16 @@ class Blocks:
 
     def _measured(self, network: Architecture) -> dict[str, np.ndarray]:
         found = [self._measured_seed(network, seed) for seed in range(self.seeds)]
-        growth = np.stack([_from_first(one.log_gradient_z) for one in found])
+        narrower = replace(network, width=self.width // 2)
+        # Widths draw from keys of their own: their errors must be independent to add.
+        narrow = [self._measured_seed(narrower, seed + self.seeds) for seed in range(self.seeds)]
         variance = np.stack([one.variance for one in found])
         with np.errstate(invalid="ignore"):  # diverged seeds leave nan
-            mean, spread = growth.mean(0), growth.var(0, ddof=1)
-            stderr = np.sqrt(spread / self.seeds)
+            mean, stderr, spread = self._growth(found)
+            half_mean, half_stderr, _ = self._growth(narrow)
+            limit, limit_stderr = finite_width.extrapolated(
+                (self.width, self.width // 2), (mean, half_mean), (stderr, half_stderr)
+            )
             # E log < log E by half the variance, which is known to √(2/(S - 1)).
             shift_stderr = spread / 2 * np.sqrt(2 / (self.seeds - 1))
             return {
@@ -229,13 +238,21 @@ class Blocks:
                 "log_gradient_stderr": stderr,
                 "log_gradient_corrected_measured": mean + spread / 2,
                 "log_gradient_corrected_stderr": np.hypot(stderr, shift_stderr),
+                "log_gradient_infinite_width_measured": limit,
+                "log_gradient_infinite_width_stderr": limit_stderr,
                 "variance_measured": variance.mean(0),
                 "variance_stderr": variance.std(0, ddof=1) / np.sqrt(self.seeds),
                 "diverged_at_layer_measured": _earliest(found),
             }
 
+    def _growth(self, found: Sequence[propagation.Measurement]) -> tuple[np.ndarray, ...]:
+        """Mean over seeds, its standard error, and the variance over seeds."""
+        growth = np.stack([_from_first(one.log_gradient_z) for one in found])
+        spread = growth.var(0, ddof=1)
+        return growth.mean(0), np.sqrt(spread / self.seeds), spread
+
     def _measured_seed(self, network: Architecture, seed: int) -> propagation.Measurement:
-        shown = self.images[seed, : self._batch_of(network) or 1].astype(np.float32)
+        shown = self.images[seed % self.seeds, : self._batch_of(network) or 1].astype(np.float32)
         key = jax.random.fold_in(jax.random.key(self.seed), seed)
         return propagation.measure(network, shown, key=key)
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from sigprop import activations, architecture, theory
-from sigprop._checks import check_non_negative, check_one_of, check_whole_number
+from sigprop._checks import check_non_negative, check_whole_number
 from sigprop.jacobian import one_blas_thread
 from sigprop.networks.initialisers import unit_bias, unit_weight
 from sigprop.studies import conditioning_map_outputs as outputs
@@ -60,14 +60,14 @@ class ConditioningMap:
     """
 
     depth: int = 16
-    width: int = 256
+    width: int = 128
     seeds: int = 8
     seed: int = 0
     input_file: str | os.PathLike | None = None
     input_second_moment: float | None = None
 
     name = "conditioning_map"
-    version = 1
+    version = 2
     static_axes = ("activation", "initialiser")
     traced_axes = ("weight_var", "bias_var")
     cell_multiple = 1
@@ -97,8 +97,8 @@ class ConditioningMap:
 
     @property
     def coordinates(self) -> dict[str, np.ndarray]:
-        """Critical points at one bias_var, counted from 0."""
-        return {"branch": np.arange(prediction.BRANCHES)}
+        """Along the lines of the phase diagram."""
+        return prediction.LINE_COORDINATES
 
     @property
     def axis_attrs(self) -> dict[str, dict[str, str]]:
@@ -114,9 +114,8 @@ class ConditioningMap:
         """Raise ValueError for names or variances that no network can have."""
         for name in grid["activation"]:
             activations.get(name)
-        accepted = (*architecture.DISTRIBUTIONS, *architecture.recipe_names())
         for name in grid["initialiser"]:
-            check_one_of("initialiser", name, accepted)
+            architecture.distribution_of(name)
         for axis in self.traced_axes:
             check_non_negative(axis, grid[axis])
 
@@ -131,6 +130,7 @@ class ConditioningMap:
         device = jax.devices()[0]
         names = ("depth", "width", "seeds", "seed")
         return {name: getattr(self, name) for name in names} | {
+            "same_as": prediction.same_as(),
             "title": "conditioning of deep Jacobians: free probability and measured networks",
             "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
             "matmul_precision": "highest",
@@ -149,12 +149,11 @@ class ConditioningMap:
         fixed = theory.fixed_point(
             activation, weight_var=weight_var, bias_var=bias_var, variance0=start
         )
-        lines = prediction.critical_points(activation, bias_var)
-        kept = ("critical_point_weight_var_theory", "critical_point_stable_theory")
+        own = 1.0 if self.input_second_moment is None else self.input_second_moment
         return {
             "chi_1_theory": np.asarray(fixed.chi_1),
             "variance_status_theory": np.asarray(fixed.variance_status),
-            **{name: lines[name] for name in kept},
+            **prediction.lines(activation, own, len(bias_var)),
             **told,
             **self._measured(static, weight_var, bias_var, start, told["relative_variance_theory"]),
         }
@@ -186,9 +185,11 @@ class ConditioningMap:
             for width in (self.width, self.width // 2)
         )
         spread, spread_stderr = (f"relative_variance_{kind}" for kind in ("measured", "stderr"))
-        ratio = self.width / (self.width - self.width // 2)
-        limit = ratio * wide[spread] - (ratio - 1) * narrow[spread]
-        stderr = np.hypot(ratio * wide[spread_stderr], (ratio - 1) * narrow[spread_stderr])
+        limit, stderr = finite_width.extrapolated(
+            (self.width, self.width // 2),
+            (wide[spread], narrow[spread]),
+            (wide[spread_stderr], narrow[spread_stderr]),
+        )
         off = finite_width.standard_errors_off
         return wide | {
             "relative_variance_half_width_measured": narrow[spread],
@@ -202,7 +203,7 @@ class ConditioningMap:
     def _statistics(self, static, weight_var, bias_var, start, width) -> dict[str, np.ndarray]:
         """Mean over seeds and standard error of every statistic of the spectrum."""
         kind = activations.get(static["activation"])
-        distribution = square_jacobians.distribution_of(static["initialiser"])
+        distribution = architecture.distribution_of(static["initialiser"])
         second_moment = np.maximum(start - bias_var, 0) / np.where(weight_var > 0, weight_var, 1)
         cells = [np.asarray(a, np.float32) for a in (weight_var, bias_var, second_moment)]
         logs = []

@@ -3,6 +3,7 @@
 import functools
 
 from sigprop import theory
+from sigprop.studies import prediction
 from sigprop.studies.variables import Variable, flags, quantity
 
 __all__ = ["AXES", "STATISTICS", "variables"]
@@ -15,7 +16,7 @@ AXES = {
     "initialiser": {"long_name": "distribution of the weights"},
     "weight_var": {"long_name": "weight variance times fan-in", "units": "1"},
     "bias_var": {"long_name": "bias variance", "units": "1"},
-    "branch": {"long_name": "critical points at one bias_var, by weight_var"},
+    **prediction.LINE_AXES,
 }
 """What the dimensions mean."""
 
@@ -34,19 +35,12 @@ def variables() -> dict[str, Variable]:
 
 def _plane_variables() -> dict[str, Variable]:
     """Where the phase diagram's lines are."""
-    line = ("activation", "bias_var")
-    branches = {
-        "long_name": "whether a network stays at the critical point",
-        "flag_values": [-1, 0, 1],
-        "flag_meanings": "no_such_point unstable stable",
-    }
     return {
         "chi_1_theory": quantity(_ANY_NETWORK, "mean squared singular value of one layer at q*"),
         "variance_status_theory": flags(
             _ANY_NETWORK, "where the variance goes", theory.VarianceStatus
         ),
-        "critical_point_weight_var_theory": quantity(line, "critical weight_var", "branch"),
-        "critical_point_stable_theory": Variable(line, ("branch",), "int8", branches),
+        **prediction.line_variables(),
     }
 
 

@@ -6,12 +6,13 @@ Both are of the size of the standard error or above it, so a bare comparison fai
 that is no disagreement.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["GrowthAtWidth", "at_infinite_width", "standard_errors_off"]
+__all__ = ["GrowthAtWidth", "at_infinite_width", "extrapolated", "standard_errors_off"]
 
 Cells = Float[np.ndarray, "*cells"]
 
@@ -41,26 +42,20 @@ class GrowthAtWidth:
 
 
 def at_infinite_width(
-    wide: GrowthAtWidth, narrow: GrowthAtWidth, *, depth: int, seeds: int
+    wide: GrowthAtWidth, narrow: GrowthAtWidth, *, layers: int, seeds: int
 ) -> tuple[Cells, Cells]:
     """Gradient growth extrapolated from two widths, with its standard error.
 
-    At each width r̃(N) = r(N) + Var[log g²]/(2 (L − 1)) estimates log E[g²], and
-    r̃(N) = r(∞) + A/N + O(1/N²) at two widths N > n gives (Richardson 1911)
-
-        r(∞) = (N r̃(N) − n r̃(n)) / (N − n),
-
-    which is 2 r̃(N) − r̃(N/2) for n = N/2. The draws of different widths have nothing in common, so
-    the errors add: Var r(∞) = (N² s²(N) + n² s²(n)) / (N − n)², where s² is the squared standard
-    error of r plus that of the correction, Var² · 2/(S − 1) / (2 (L − 1))² for S Gaussian seeds,
-    plus what float32 rounds (`ROUNDING`).
+    At each width r̃(N) = r(N) + Var[log g²]/(2 layers) estimates log E[g²], and is extrapolated
+    (`extrapolated`). Its squared standard error is that of r plus that of the correction,
+    Var² · 2/(S − 1) / (2 layers)² for S Gaussian seeds, plus what float32 rounds (`ROUNDING`).
 
     Parameters
     ----------
     wide, narrow
         Measurements at two widths, the larger first.
-    depth
-        L >= 2.
+    layers
+        Between the two gradients, >= 1: the rate is per layer.
     seeds
         S >= 2, of either width.
 
@@ -69,14 +64,32 @@ def at_infinite_width(
     tuple of numpy.ndarray
         Rate and standard error, of the shape of the measurements.
     """
-    weights = np.asarray([wide.width, -narrow.width]) / (wide.width - narrow.width)
-    rate, squared = np.zeros_like(wide.rate), np.zeros_like(wide.rate)
-    for weight, at in zip(weights, (wide, narrow)):
-        shift = at.log_variance / (2 * (depth - 1))
-        rate = rate + weight * (at.rate + shift)
-        own = at.stderr**2 + shift**2 * 2 / (seeds - 1) + ROUNDING**2
-        squared = squared + weight**2 * own
-    return rate, np.sqrt(squared)
+    widths, means, errors = [], [], []
+    for at in (wide, narrow):
+        shift = at.log_variance / (2 * layers)
+        widths.append(at.width)
+        means.append(at.rate + shift)
+        errors.append(np.sqrt(at.stderr**2 + shift**2 * 2 / (seeds - 1) + ROUNDING**2))
+    return extrapolated(widths, means, errors)
+
+
+def extrapolated(
+    widths: Sequence[int], means: Sequence[Cells], stderrs: Sequence[Cells]
+) -> tuple[Cells, Cells]:
+    """What means at two widths N > n tend to, and its standard error (Richardson 1911).
+
+    m(N) = m(∞) + A/N + O(1/N²) gives m(∞) = (N m(N) − n m(n)) / (N − n), which is
+    2 m(N) − m(N/2) for n = N/2. Draws of different widths have nothing in common: errors add.
+
+    Examples
+    --------
+    >>> extrapolated((64, 32), (1.5, 2.0), (0.3, 0.8))
+    (1.0, 1.0)
+    """
+    wide, narrow = widths
+    weights = wide / (wide - narrow), narrow / (wide - narrow)
+    limit = weights[0] * means[0] - weights[1] * means[1]
+    return limit, np.hypot(weights[0] * stderrs[0], weights[1] * stderrs[1])
 
 
 def standard_errors_off(measured: Cells, stderr: Cells, predicted: Cells) -> Cells:

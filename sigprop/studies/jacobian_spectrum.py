@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from sigprop import activations, architecture, theory
-from sigprop._checks import check_non_negative, check_one_of, check_whole_number
+from sigprop._checks import check_non_negative, check_whole_number
 from sigprop.jacobian import cumulative_log_singular_values
 from sigprop.studies import jacobian_spectrum_outputs as outputs
-from sigprop.studies import spectrum_statistics, square_jacobians
+from sigprop.studies import prediction, spectrum_statistics, square_jacobians
 from sigprop.studies.spectrum_prediction import SpectrumPrediction
 from sigprop.studies.square_jacobians import SquareNetwork
 from sigprop.studies.variables import Variable
@@ -138,9 +138,8 @@ class JacobianSpectrum:
 
     def check(self, grid: Mapping[str, Any]) -> None:
         """Raise ValueError for networks that cannot be, or have no critical weight variance."""
-        accepted = (*architecture.DISTRIBUTIONS, *architecture.recipe_names())
         for name in grid["initialiser"]:
-            check_one_of("initialiser", name, accepted)
+            architecture.distribution_of(name)
         check_non_negative("bias_var", grid["bias_var"])
         for name in grid["activation"]:
             activations.get(name)
@@ -177,6 +176,7 @@ class JacobianSpectrum:
         """Settings a reader wants at hand, and the machine."""
         device = jax.devices()[0]
         return {
+            "same_as": prediction.same_as(),
             "title": "singular values of deep Jacobians: free probability and measured networks",
             "depth": self.depth,
             "width": self.width,

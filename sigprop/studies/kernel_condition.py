@@ -12,7 +12,7 @@ import numpy as np
 from sigprop import activations, gradients, networks, theory
 from sigprop._checks import check_non_negative, check_whole_number
 from sigprop.architecture import Architecture
-from sigprop.studies import inputs
+from sigprop.studies import finite_width, inputs
 from sigprop.studies.variables import Variable, flags, quantity
 
 __all__ = ["KernelCondition"]
@@ -37,7 +37,7 @@ class KernelCondition:
     measured_depth
         Deepest network, 1 to ``depth``.
     width
-        Units a layer N of the networks, >= 2.
+        Units a layer N of the networks, >= 4. Networks of width N // 2 are measured too.
     count
         Inputs m, >= 2: digit images mixed to equal norm and equal correlation.
     outputs
@@ -70,13 +70,13 @@ class KernelCondition:
     input_correlation: float = 0.2
 
     name = "kernel_condition"
-    version = 1
+    version = 2
     static_axes = ("activation",)
     traced_axes = ("weight_var", "bias_var")
     cell_multiple = 1
 
     def __post_init__(self):
-        for name, least in (("depth", 2), ("measured_depth", 1), ("width", 2), ("count", 2)):
+        for name, least in (("depth", 2), ("measured_depth", 1), ("width", 4), ("count", 2)):
             check_whole_number(name, getattr(self, name), least)
         for name, least in (("outputs", 1), ("seeds", 2), ("seed", 0)):
             check_whole_number(name, getattr(self, name), least)
@@ -149,6 +149,10 @@ class KernelCondition:
             "log_ntk_condition_stderr": cell(
                 "standard error over seeds of log_ntk_condition_measured", "measured_depth"
             ),
+            "log_ntk_condition_infinite_width_measured": cell(
+                "log of the condition number, extrapolated from two widths", "measured_depth"
+            ),
+            "log_ntk_condition_infinite_width_stderr": cell("its standard error", "measured_depth"),
         }
 
     def check(self, grid: Mapping[str, Any]) -> None:
@@ -203,22 +207,35 @@ class KernelCondition:
             bias_var=cells["bias_var"],
             variance0=variance0,
         )
-        found = [self._measured(name, depth, cells) for depth in self.measured_depths]
+        widths = self.width, self.width // 2
+        wide, narrow = (self._at_width(name, width, cells) for width in widths)
+        limit, stderr = finite_width.extrapolated(widths, *zip(wide, narrow))
         return {
             "nngp_condition_theory": np.asarray(told.nngp),
             "ntk_condition_theory": np.asarray(told.ntk),
             "chi_1_theory": np.asarray(fixed.chi_1),
             "phase_theory": np.asarray(fixed.phase),
-            "log_ntk_condition_measured": np.stack([mean for mean, _ in found], axis=-1),
-            "log_ntk_condition_stderr": np.stack([error for _, error in found], axis=-1),
+            "log_ntk_condition_measured": wide[0],
+            "log_ntk_condition_stderr": wide[1],
+            "log_ntk_condition_infinite_width_measured": limit,
+            "log_ntk_condition_infinite_width_stderr": stderr,
         }
 
-    def _measured(self, name: str, depth: int, cells) -> tuple[np.ndarray, np.ndarray]:
+    def _at_width(self, name: str, width: int, cells) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard error of ln κ at every measured depth, the last axis."""
+        found = [self._measured(name, depth, width, cells) for depth in self.measured_depths]
+        means, stderrs = zip(*found)
+        return np.stack(means, axis=-1), np.stack(stderrs, axis=-1)
+
+    def _measured(self, name: str, depth: int, width: int, cells) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard error of ln κ over seeds; nan beyond what float32 resolves."""
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), depth), self.seeds)
+        # Widths draw from keys of their own: their errors must be independent to add.
+        key = jax.random.fold_in(jax.random.key(self.seed), depth)
+        key = key if width == self.width else jax.random.fold_in(key, width)
+        keys = jax.random.split(key, self.seeds)
         numbers = [jnp.asarray(cells[axis], jnp.float32) for axis in self.traced_axes]
         x = jnp.asarray(self.digits, jnp.float32)
-        matrices = _networks(name, depth, self.width, self.outputs, keys, x, *numbers)
+        matrices = _networks(name, depth, width, min(self.outputs, width), keys, x, *numbers)
         values = np.linalg.eigvalsh(np.asarray(matrices, np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
             resolved = values[..., 0] > _RESOLUTION * values[..., -1]

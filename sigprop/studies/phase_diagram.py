@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from sigprop import activations, architecture, propagation, theory
-from sigprop._checks import check_non_negative, check_one_of, check_whole_number
+from sigprop._checks import check_non_negative, check_whole_number
 from sigprop.studies import finite_width, growth, inputs, prediction
 from sigprop.studies import phase_diagram_outputs as outputs
 from sigprop.studies.variables import Variable
@@ -75,7 +75,7 @@ class PhaseDiagram:
     stable_factor: float = 10.0
 
     name = "phase_diagram"
-    version = 2
+    version = 3
     static_axes = ("activation", "initialiser")
     traced_axes = ("weight_var", "bias_var")
     cell_multiple = 1
@@ -110,8 +110,8 @@ class PhaseDiagram:
 
     @property
     def coordinates(self) -> dict[str, np.ndarray]:
-        """Layers are counted from 1; critical points from 0."""
-        return {"layer": np.arange(1, self.depth + 1), "branch": np.arange(prediction.BRANCHES)}
+        """Layers are counted from 1."""
+        return {"layer": np.arange(1, self.depth + 1), **prediction.LINE_COORDINATES}
 
     @property
     def axis_attrs(self) -> dict[str, dict[str, str]]:
@@ -122,7 +122,7 @@ class PhaseDiagram:
             "weight_var": {"long_name": "weight variance times fan-in", "units": "1"},
             "bias_var": {"long_name": "bias variance", "units": "1"},
             "layer": {"long_name": "layer", "units": "1"},
-            "branch": {"long_name": "critical points at one bias_var, by weight_var"},
+            **prediction.LINE_AXES,
         }
 
     @property
@@ -134,9 +134,8 @@ class PhaseDiagram:
         """Raise ValueError for names or variances that no network can have."""
         for name in grid["activation"]:
             activations.get(name)
-        accepted = (*architecture.DISTRIBUTIONS, *architecture.recipe_names())
         for name in grid["initialiser"]:
-            check_one_of("initialiser", name, accepted)
+            architecture.distribution_of(name)
         for axis in self.traced_axes:
             check_non_negative(axis, grid[axis])
 
@@ -175,6 +174,7 @@ class PhaseDiagram:
             "matmul_precision": "highest",
             "dtype": "float32",
             "recipes": _recipes(self.width),
+            "same_as": prediction.same_as(),
         }
 
     def compute(
@@ -191,20 +191,23 @@ class PhaseDiagram:
         log_gradient = told.pop("log_gradient_theory")
         told["log_gradient_z_theory"] = log_gradient + np.log(self.width)  # E|u|² = N at layer L
         told["growth_theory"] = self._growth(told["gradient_rate_theory"])
-        lines = prediction.critical_points(static["activation"], cells["bias_var"])
+        told |= prediction.critical_weight_var(static["activation"], cells["bias_var"])
+        told |= prediction.lines(
+            static["activation"], self.input_second_moment, len(cells["bias_var"])
+        )
         expected = prediction.fluctuations(
             static["activation"],
             depth=self.depth,
             width=self.width,
             seeds=self.seeds,
-            orthogonal=_distribution(static["initialiser"]) == "orthogonal",
+            orthogonal=architecture.distribution_of(static["initialiser"]) == "orthogonal",
             second_moment=self.input_second_moment,
             correlation=self.input_correlation,
             weight_var=cells["weight_var"],
             bias_var=cells["bias_var"],
         )
         measured = self._measured(static, cells, told["gradient_rate_theory"])
-        return told | lines | expected | measured
+        return told | expected | measured
 
     def _growth(self, rate: np.ndarray) -> np.ndarray:
         return growth.growth_class(rate, depth=self.depth, stable_factor=self.stable_factor)
@@ -217,7 +220,7 @@ class PhaseDiagram:
         rate, stderr = finite_width.at_infinite_width(
             _growth_at(self.width, wide),
             _growth_at(self.width // 2, narrow),
-            depth=self.depth,
+            layers=self.depth - 1,
             seeds=self.seeds,
         )
         off = finite_width.standard_errors_off
@@ -256,11 +259,6 @@ class PhaseDiagram:
         key = jax.random.fold_in(jax.random.key(self.seed), width)
         pairs = self.pairs.astype(np.float32)
         return propagation.measure(networks, pairs, key=key, seeds=self.seeds)
-
-
-def _distribution(initialiser: str) -> str:
-    named = initialiser in architecture.DISTRIBUTIONS
-    return initialiser if named else architecture.recipe(initialiser).distribution
 
 
 def _growth_at(width: int, found: propagation.Measurement) -> finite_width.GrowthAtWidth:

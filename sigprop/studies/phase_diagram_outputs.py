@@ -3,7 +3,7 @@
 import functools
 
 from sigprop import theory
-from sigprop.studies import growth
+from sigprop.studies import growth, prediction
 from sigprop.studies.variables import Variable, flags, quantity
 
 __all__ = ["measured_variables", "theory_variables"]
@@ -48,17 +48,7 @@ def theory_variables() -> dict[str, Variable]:
         "growth_theory": flags(_ANY_NETWORK, "gradient over the whole depth", growth.Growth),
         "critical_weight_var_theory": quantity(line, "smallest critical weight_var"),
         "critical_status_theory": flags(line, "kind of critical point", theory.CriticalStatus),
-        "critical_point_weight_var_theory": quantity(line, "critical weight_var", "branch"),
-        "critical_point_stable_theory": Variable(
-            line,
-            ("branch",),
-            "int8",
-            {
-                "long_name": "whether a network stays at the critical point",
-                "flag_values": [-1, 0, 1],
-                "flag_meanings": "no_such_point unstable stable",
-            },
-        ),
+        **prediction.line_variables(),
     }
 
 

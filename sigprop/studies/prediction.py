@@ -1,15 +1,35 @@
 """What infinite-width theory says at many (weight_var, bias_var), as named arrays."""
 
 import functools
+import json
 
 import numpy as np
 
-from sigprop import theory
+from sigprop import activations, architecture, theory
+from sigprop.studies.variables import Variable, flags, quantity
 
-__all__ = ["BRANCHES", "critical_points", "fluctuations", "predicted"]
+__all__ = [
+    "LINE_AXES",
+    "LINE_COORDINATES",
+    "critical_weight_var",
+    "fluctuations",
+    "line_variables",
+    "lines",
+    "predicted",
+    "same_as",
+]
 
-BRANCHES = 4
-"""Critical points kept at one bias_var; no activation of the table has more."""
+LINE_COORDINATES = {
+    "line_point": np.arange(theory.LINE_POINTS),
+    "edge_bias_var": np.append(0.0, np.geomspace(1e-4, 1e4, 161)),
+}
+"""Along the lines of a phase diagram, which do not depend on the grid of cells."""
+
+LINE_AXES = {
+    "line_point": {"long_name": "critical points, by variance"},
+    "edge_bias_var": {"long_name": "bias variance along the edge", "units": "1"},
+}
+"""What they mean."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -135,30 +155,60 @@ def _first_correlation(
     return np.asarray(found)
 
 
-@functools.lru_cache(maxsize=4096)
-def _critical_points(activation: str, bias_var: float) -> tuple[np.ndarray, np.ndarray]:
-    weight_var, stable = np.full(BRANCHES, np.nan), np.full(BRANCHES, -1, dtype=np.int8)
-    for i, point in enumerate(theory.critical_points(activation, bias_var=bias_var)[:BRANCHES]):
-        weight_var[i], stable[i] = float(point.weight_var), int(point.stable)
-    return weight_var, stable
-
-
-def critical_points(activation: str, bias_var: np.ndarray) -> dict[str, np.ndarray]:
-    """Every critical point at each entry of ``bias_var``, and the one networks flow to.
-
-    Returns
-    -------
-    dict
-        ``critical_point_weight_var_theory`` (cells, branch), nan where there are fewer;
-        ``critical_point_stable_theory`` (cells, branch): 1 stable, 0 unstable, -1 none;
-        ``critical_weight_var_theory`` and ``critical_status_theory`` (cells,).
-    """
+def critical_weight_var(activation: str, bias_var: np.ndarray) -> dict[str, np.ndarray]:
+    """The critical weight_var at each entry of ``bias_var``, and its kind."""
     distinct, where = np.unique(bias_var, return_inverse=True)
-    found = [_critical_points(activation, float(b)) for b in distinct]
-    lowest = theory.critical_weight_var(activation, bias_var=distinct)
+    found = theory.critical_weight_var(activation, bias_var=distinct)
     return {
-        "critical_point_weight_var_theory": np.stack([w for w, _ in found])[where],
-        "critical_point_stable_theory": np.stack([s for _, s in found])[where],
-        "critical_weight_var_theory": np.asarray(lowest.weight_var)[where],
-        "critical_status_theory": np.asarray(lowest.status)[where],
+        "critical_weight_var_theory": np.asarray(found.weight_var)[where],
+        "critical_status_theory": np.asarray(found.status)[where],
+    }
+
+
+def same_as() -> str:
+    """Names that stand for other names in a sweep over weight_var, as JSON.
+
+    Recipes lend their distribution alone there, so that "he" is "gaussian" bit for bit.
+    """
+    recipes = {name: architecture.distribution_of(name) for name in architecture.recipe_names()}
+    return json.dumps({**activations.ALIASES, **recipes})
+
+
+def line_variables() -> dict[str, Variable]:
+    """What `lines` gives."""
+
+    def line(long_name: str, dim: str = "line_point") -> Variable:
+        return quantity(("activation",), long_name, dim)
+
+    status = flags(("activation",), "kind of critical point", theory.CriticalStatus, "line_point")
+    return {
+        "critical_line_weight_var_theory": line("critical weight_var along the line chi_1 = 1"),
+        "critical_line_bias_var_theory": line("bias_var along the line chi_1 = 1"),
+        "critical_line_status_theory": status,
+        "bounded_weight_var_theory": line(
+            "weight_var beyond which the variance grows without bound", "edge_bias_var"
+        ),
+    }
+
+
+def lines(activation: str, second_moment: float, cells: int) -> dict[str, np.ndarray]:
+    """The critical line and the edge of boundedness of networks with inputs of that mean square.
+
+    The same for each of ``cells``.
+    """
+    found = _lines(activation, second_moment)
+    return {name: np.broadcast_to(line, (cells, *line.shape)) for name, line in found.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _lines(activation: str, second_moment: float) -> dict[str, np.ndarray]:
+    line = theory.critical_line(activation, second_moment=second_moment)
+    edge = theory.bounded_weight_var(
+        activation, bias_var=LINE_COORDINATES["edge_bias_var"], second_moment=second_moment
+    )
+    return {
+        "critical_line_weight_var_theory": line.weight_var,
+        "critical_line_bias_var_theory": line.bias_var,
+        "critical_line_status_theory": line.status,
+        "bounded_weight_var_theory": edge,
     }

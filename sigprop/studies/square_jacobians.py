@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sigprop import theory
-from sigprop.architecture import Architecture
+from sigprop.architecture import Architecture, distribution_of
 from sigprop.jacobian import hidden_layers, layer_jacobians, one_blas_thread
 from sigprop.networks import MLP
 from sigprop.studies import inputs
@@ -29,7 +29,6 @@ from sigprop.studies import inputs
 __all__ = [
     "SquareNetwork",
     "content_of",
-    "distribution_of",
     "ensemble_of",
     "factors_of",
     "images",
@@ -80,19 +79,6 @@ def start_variance(
     kept = fixed.variance_status == theory.VarianceStatus.FINITE
     kept &= (fixed.variance > bias_var) & (np.asarray(weight_var) > 0)
     return np.where(kept, fixed.variance, start)
-
-
-def distribution_of(initialiser: str) -> str:
-    """What the weights are drawn from; a recipe lends its distribution.
-
-    Examples
-    --------
-    >>> distribution_of("he"), distribution_of("xavier")
-    ('gaussian', 'uniform')
-    """
-    return Architecture(
-        depth=1, width=1, activation="linear", weight_var=1.0, bias_var=0.0, initialiser=initialiser
-    ).distribution
 
 
 def ensemble_of(initialiser: str) -> str:

@@ -89,7 +89,8 @@ def _row(ds: xr.Dataset, recipe: str, weight_var: float) -> Row:
     kinds = [_word(at["critical_status_theory"], theory.CriticalStatus) for at in line]
     cell = ds.sel(weight_var=weight_var, bias_var=0.0)
     # Any initialiser of the same distribution makes the very draws of the recipe.
-    drawn = [i for i in ds["initialiser"].values if _distribution(i) == _distribution(recipe)]
+    own = architecture.distribution_of(recipe)
+    drawn = [i for i in ds["initialiser"].values if architecture.distribution_of(str(i)) == own]
     own = cell.sel(initialiser=drawn[0]) if drawn else None
     return Row(
         activation=str(ds["activation"].item()),
@@ -107,11 +108,6 @@ def _row(ds: xr.Dataset, recipe: str, weight_var: float) -> Row:
         predicted=_word(cell["growth_theory"], Growth),
         measured="unmeasured" if own is None else _word(own["growth_measured"], Growth),
     )
-
-
-def _distribution(initialiser: str) -> str:
-    named = initialiser in architecture.DISTRIBUTIONS
-    return initialiser if named else architecture.recipe(initialiser).distribution
 
 
 def _variance_factor(cell: xr.Dataset) -> float:

@@ -35,7 +35,7 @@ def quantity(
     return Variable(axes, dims, dtype, {"long_name": long_name, "units": units})
 
 
-def flags(axes: tuple[str, ...], long_name: str, codes: type[enum.IntEnum]) -> Variable:
+def flags(axes: tuple[str, ...], long_name: str, codes: type[enum.IntEnum], *dims: str) -> Variable:
     """A status, stored as the integer code of ``codes`` with its meanings beside it.
 
     Examples
@@ -51,4 +51,4 @@ def flags(axes: tuple[str, ...], long_name: str, codes: type[enum.IntEnum]) -> V
         "flag_values": [int(code) for code in codes],
         "flag_meanings": " ".join(code.name.lower() for code in codes),
     }
-    return Variable(axes, (), "int8", attrs)
+    return Variable(axes, dims, "int8", attrs)

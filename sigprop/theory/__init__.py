@@ -3,6 +3,12 @@
 from sigprop.theory.all_fixed_points import fixed_points
 from sigprop.theory.batch_norm import batch_norm_rate
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
+from sigprop.theory.diagram_lines import (
+    LINE_POINTS,
+    CriticalLine,
+    bounded_weight_var,
+    critical_line,
+)
 from sigprop.theory.equilibrium import FixedPoint, fixed_point
 from sigprop.theory.finite_width import LogGradientVariance, log_gradient_variance
 from sigprop.theory.growth_laws import GrowthKind, GrowthLaw, growth_law
@@ -28,7 +34,9 @@ from sigprop.theory.statuses import (
 from sigprop.theory.trajectories import Trajectory, predict, propagate
 
 __all__ = [
+    "LINE_POINTS",
     "CorrelationStatus",
+    "CriticalLine",
     "CriticalPoint",
     "CriticalStatus",
     "FixedPoint",
@@ -43,8 +51,10 @@ __all__ = [
     "Trajectory",
     "VarianceStatus",
     "batch_norm_rate",
+    "bounded_weight_var",
     "chi",
     "correlation_map",
+    "critical_line",
     "critical_points",
     "critical_weight_var",
     "fixed_point",

@@ -30,7 +30,7 @@ from sigprop.theory.maps import ActivationLike, Theory
 from sigprop.theory.statuses import CriticalStatus
 from sigprop.theory.variance_roots import table
 
-__all__ = ["CriticalPoint", "critical_points", "critical_weight_var"]
+__all__ = ["CriticalPoint", "critical_points", "critical_weight_var", "integrals"]
 
 _SLACK = 1e-13  # relative size below which σ_b²(q)/q - σ_b²/q counts as zero
 
@@ -129,7 +129,7 @@ def _preferred(activation: ActivationLike, bias_var: float) -> CriticalPoint:
 
 
 @exact_float64
-def _integrals(kind: Activation, q: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def integrals(kind: Activation, q: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """E[φ²], E[φ'²] and d E[φ²]/dq at each q."""
     return tuple(np.asarray(a) for a in _compiled_integrals(kind, jnp.asarray(q, float)))  # type: ignore[return-value]
 
@@ -146,7 +146,7 @@ def _compiled_integrals(kind, q):
 def _relative_bias(kind: Activation) -> np.ndarray:
     """σ_b²(q)/q on the grid of the variance table."""
     grid = table(kind).variance
-    square, slope, _ = _integrals(kind, grid)
+    square, slope, _ = integrals(kind, grid)
     with np.errstate(all="ignore"):
         return 1 - square / (grid * slope)
 
@@ -159,7 +159,7 @@ def _roots(kind: Activation, bias_var: float) -> list[float]:
 
     def excess(log_q: float) -> float:
         q = np.exp(log_q)
-        square, slope, _ = _integrals(kind, q)
+        square, slope, _ = integrals(kind, q)
         return float(1 - square / (q * slope) - bias_var / q)
 
     brackets = [(grid[i], grid[j]) for i, j in itertools.pairwise(known) if sign[i] != sign[j]]
@@ -194,7 +194,7 @@ def _double_roots(grid, height, excess) -> list[tuple[float, float]]:
 
 
 def _point(kind: Activation, q: float) -> CriticalPoint:
-    _, slope, square_slope = _integrals(kind, q)
+    _, slope, square_slope = integrals(kind, q)
     chi_q = square_slope / slope
     status = CriticalStatus.STABLE if abs(chi_q) < 1 else CriticalStatus.UNSTABLE
     return CriticalPoint(np.float64(1 / slope), np.float64(q), np.float64(chi_q), status)

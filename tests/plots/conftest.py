@@ -20,7 +20,8 @@ def made_up(activations=("tanh",), initialisers=("gaussian",), weight_var=None, 
         "weight_var": weight_var,
         "bias_var": bias_var,
         "layer": layers,
-        "branch": [0, 1],
+        "line_point": np.arange(80),
+        "edge_bias_var": [0.0, 0.5, 2.0],
     }
     theory_dims = ("activation", "weight_var", "bias_var")
     w, b = np.meshgrid(weight_var, bias_var, indexing="ij")
@@ -43,14 +44,10 @@ def made_up(activations=("tanh",), initialisers=("gaussian",), weight_var=None, 
             ),
             "log_gradient_z_theory": ((*theory_dims, "layer"), falling),
             "variance_theory": ((*theory_dims, "layer"), np.exp(falling / 30)),
-            "critical_point_weight_var_theory": (
-                ("activation", "bias_var", "branch"),
-                np.stack([[1 + bias_var, 0.5 + bias_var]] * len(activations)).swapaxes(1, 2),
-            ),
-            "critical_point_stable_theory": (
-                ("activation", "bias_var", "branch"),
-                np.broadcast_to(np.int8([1, 0]), (len(activations), len(bias_var), 2)),
-            ),
+            **{
+                name: (dims, np.stack([line] * len(activations)), attrs)
+                for name, (dims, line, attrs) in made_up_lines().items()
+            },
         },
         coords,
         {
@@ -71,6 +68,23 @@ def made_up(activations=("tanh",), initialisers=("gaussian",), weight_var=None, 
         correlation, dims=theory_dims
     )
     return ds
+
+
+def made_up_lines():
+    """Stable on weight_var = 1 + bias_var, unstable on 0.5 + bias_var, unbounded beyond 3.6."""
+    bias_var = np.linspace(0.0, 2.0, 40)
+    status = {"flag_values": [0, 1, 2, 3], "flag_meanings": "stable unstable none unbounded"}
+    ends = [np.nan], [2]  # a point that does not exist keeps the branches apart
+    weights = np.concatenate([1 + bias_var[:-1], ends[0], 0.5 + bias_var])
+    along = np.concatenate([bias_var[:-1], ends[0], bias_var])
+    codes = np.concatenate([np.zeros(39), ends[1], np.ones(40)]).astype(np.int8)
+    dims = ("activation", "line_point")
+    return {
+        "critical_line_weight_var_theory": (dims, weights, {}),
+        "critical_line_bias_var_theory": (dims, along, {}),
+        "critical_line_status_theory": (dims, codes, status),
+        "bounded_weight_var_theory": (("activation", "edge_bias_var"), np.full(3, 3.6), {}),
+    }
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import io
+import json
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,7 +8,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.contour import ContourSet
 
 from sigprop import plots
-from sigprop.plots import style
+from sigprop.plots import plane, style
 
 
 def meshes(ax):
@@ -59,24 +60,32 @@ def test_growth_colours_are_centred_and_shared(make_dataset):
 
 
 @pytest.mark.parametrize("quantity", ["gradient_rate_theory", "gradient_rate_measured"])
-def test_the_critical_line_lies_where_chi_is_one(make_dataset, quantity):
-    ax = plots.phase_diagram(make_dataset(), quantity=quantity)
-    line = contours(ax, "solid")
-    assert np.ptp(line[:, 1]) == pytest.approx(1.0), "from the bottom to the top"
-    np.testing.assert_allclose(line[:, 0], 1 + line[:, 1], atol=0.02)
+@pytest.mark.parametrize("points", [2, 16])
+def test_the_lines_are_the_studys_whatever_the_grid(make_dataset, quantity, points):
+    cells = {"weight_var": np.linspace(0.25, 4.0, points), "bias_var": np.linspace(0.0, 1.0, 2)}
+    ax = plots.phase_diagram(make_dataset(**cells), quantity=quantity)
+    drawn = {line.get_gid(): line for line in ax.lines if line.get_gid() in plane.BOUNDARIES}
+    looks = {gid: line.get_linestyle() for gid, line in drawn.items()}
+    assert looks == {"critical": "-", "unstable": "--", "edge": ":"}
+    for gid, start in (("critical", 1.0), ("unstable", 0.5)):
+        x, y = (np.asarray(a, float) for a in drawn[gid].get_data())
+        np.testing.assert_allclose(x, start + y)
+        assert np.nanmin(y) == 0.0
+        assert np.nanmax(y) > 1.0, "to the border"
+    assert set(drawn["edge"].get_xdata()) == {3.6}
+    assert ax.get_ylim()[0] == 0.0
 
 
-def test_unstable_branches_are_dashed_and_the_edge_dotted(make_dataset):
-    ax = plots.phase_diagram(make_dataset())
-    (branch,) = [line for line in ax.lines if line.get_linestyle() == "--"]
-    np.testing.assert_allclose(branch.get_xdata(), 0.5 + np.asarray(branch.get_ydata()))
-    edge = contours(ax, "dotted")
-    assert ((edge[:, 0] > 3.5) & (edge[:, 0] < 3.75)).all()
+def test_a_dataset_without_lines_is_drawn_without(make_dataset):
+    ds = make_dataset().drop_vars([name for name in make_dataset() if "line" in str(name)])
+    figure = plots.phase_diagram_figure(ds)
+    labels = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert labels == ["measured correlation at the last layer, in (c)"]
 
 
 def test_recipes_are_marked_where_they_land(make_dataset):
     ax = plots.phase_diagram(make_dataset())
-    marks = {line.get_xdata()[0]: line.get_ydata()[0] for line in ax.lines if line.get_gid()}
+    marks = {m.get_xdata()[0]: m.get_ydata()[0] for m in ax.lines if m.get_gid() == "recipe"}
     assert marks == {1.0: 0.0, 2.0: 0.0}
     assert {t.get_text() for t in ax.texts} == {"xavier, lecun", "he"}
     above = plots.phase_diagram(make_dataset(bias_var=[0.5, 0.6, 0.7]))
@@ -108,7 +117,7 @@ def test_the_figure_has_four_panels_and_survives_export(make_dataset):
 
 def test_the_legend_names_only_what_is_drawn(make_dataset):
     ds = make_dataset(weight_var=[0.5, 1.0, 1.5, 2.0])  # nothing unbounded there
-    ds["critical_point_stable_theory"] = ds["critical_point_stable_theory"] * 0 + 1
+    ds["critical_line_status_theory"][:, 40:] = 2
     labels = [t.get_text() for t in plots.phase_diagram_figure(ds).legends[0].get_texts()]
     assert not any("unstable" in label or "bounded" in label for label in labels)
 
@@ -120,6 +129,13 @@ def test_several_networks_get_a_row_each(make_dataset):
     labels = " ".join(ax.get_ylabel() for ax in figure.axes)
     for pair in ("tanh, gaussian", "tanh, orthogonal", "relu, gaussian", "relu, orthogonal"):
         assert pair in labels
+
+
+def test_names_of_the_same_networks_are_drawn_once(make_dataset):
+    ds = make_dataset(activations=("swish", "silu"), initialisers=("he", "gaussian", "orthogonal"))
+    ds.attrs["same_as"] = json.dumps({"he": "gaussian", "swish": "silu"})
+    titles = [ax.get_title(loc="left") for ax in plots.stability_map(ds).axes]
+    assert titles == ["swish (= silu), he (= gaussian)", "swish (= silu), orthogonal"]
 
 
 @pytest.mark.parametrize(

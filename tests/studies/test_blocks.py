@@ -1,5 +1,7 @@
 """The blocks study: its columns are theory's and measurement's, on a grid of small networks."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -68,6 +70,16 @@ def test_measured_columns_are_statistics_over_networks_on_their_own_images(ds):
         "log_gradient_corrected_stderr": np.sqrt(spread / 3 + (spread / 2) ** 2),
         "variance_measured": np.mean([one.variance for one in found], axis=0),
     }
+    narrow = [
+        propagation.measure(
+            dataclasses.replace(network, width=12),
+            SMALL.images[seed].astype(np.float32),
+            key=jax.random.fold_in(jax.random.key(3), 3 + seed),
+        ).log_gradient_z
+        for seed in range(3)
+    ]
+    half = np.mean([one[0] - one for one in narrow], axis=0)
+    expected["log_gradient_infinite_width_measured"] = 2 * gained.mean(0) - half
     for name, value in expected.items():
         np.testing.assert_allclose(cell[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
     assert not ds["diverged_at_layer_measured"].any()

@@ -28,14 +28,14 @@ def test_both_shifts_are_removed_exactly_where_nothing_is_random():
         variance = np.asarray([500.0 / width])
         rate = truth + slope / width - variance / (2 * (DEPTH - 1))
         widths.append(finite_width.GrowthAtWidth(width, rate, np.zeros(1), variance))
-    rate, _ = finite_width.at_infinite_width(*widths, depth=DEPTH, seeds=SEEDS)
+    rate, _ = finite_width.at_infinite_width(*widths, layers=DEPTH - 1, seeds=SEEDS)
     np.testing.assert_allclose(rate, truth, rtol=1e-12)
 
 
 def test_z_scores_of_simulated_seeds_are_standard():
     rng, repeats, truth = np.random.default_rng(1), 20_000, 0.1
     wide, narrow = (_simulated(rng, width, truth, 2.0, repeats) for width in (512, 256))
-    rate, stderr = finite_width.at_infinite_width(wide, narrow, depth=DEPTH, seeds=SEEDS)
+    rate, stderr = finite_width.at_infinite_width(wide, narrow, layers=DEPTH - 1, seeds=SEEDS)
     z = finite_width.standard_errors_off(rate, stderr, np.full(repeats, truth))
     # Centred: 4 standard errors of a mean of 20,000. Spread: between a normal distribution and
     # the heavier tails of Student's with the seeds of one width.

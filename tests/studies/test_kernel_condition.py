@@ -37,6 +37,10 @@ def test_networks_lie_near_theory(ds):
     told = np.log(ds["ntk_condition_theory"].sel(depth=ds["measured_depth"].values))
     off = ds["log_ntk_condition_measured"].values - told.values
     assert np.abs(off).max() < 0.25
+    limit, stderr = (
+        ds[f"log_ntk_condition_infinite_width_{kind}"].values for kind in ("measured", "stderr")
+    )
+    assert (np.abs(limit - told.values) < 5 * stderr + 1e-3).all()
     # A linear model's kernel does not depend on its weights.
     np.testing.assert_allclose(off[..., 0], 0.0, atol=1e-4)
 
