@@ -97,8 +97,8 @@ def kernel_condition_figure(ds: xr.Dataset) -> matplotlib.figure.Figure:
             for ax, kernel in zip(row, ("ntk", "nngp")):
                 kernel_condition(one, ax, kernel)
             row[0].set_title(
-                f"{name}: NTK, theory (lines), networks of width\n{ds.attrs['width']} (points) "
-                "and extrapolated from two widths (hollow)"
+                f"{name}: NTK, theory (lines) and networks: width {ds.attrs['width']}\n"
+                r"(full) and $N \to \infty$ from two widths (hollow)"
             )
             row[1].set_title(f"{name}: NNGP, theory")
             row[1].legend(title=r"$\sigma_w^2$, phase")

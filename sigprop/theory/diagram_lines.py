@@ -152,7 +152,7 @@ def bounded_weight_var(
         return np.full(biases.shape, np.inf)
     known = table(kind)
     square = CubicSpline(np.log(known.variance), np.log(known.ratio))
-    log_q = np.linspace(*np.log(known.variance[[0, -1]]), _FINER * known.variance.size)
+    log_q = np.linspace(square.x[0], square.x[-1], _FINER * known.variance.size)
     edges = [_edge(square, log_q, float(b), second_moment, far) for b in biases.ravel()]
     return np.asarray(edges).reshape(biases.shape)
 
