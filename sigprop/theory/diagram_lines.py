@@ -15,8 +15,8 @@ from scipy.interpolate import CubicSpline
 from sigprop import activations
 from sigprop._checks import check_non_negative
 from sigprop.activations import Activation
+from sigprop.gaussian.limits import limits
 from sigprop.theory.critical import critical_points, integrals
-from sigprop.theory.limits import limits
 from sigprop.theory.maps import ActivationLike
 from sigprop.theory.statuses import CriticalStatus
 from sigprop.theory.variance_roots import table
