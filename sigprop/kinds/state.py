@@ -164,6 +164,18 @@ class State:
         """The sum with an independent signal."""
         return self.becoming(self.variance + other.variance, self.lacking().plus(other.lacking()))
 
+    def times(self, other: "State") -> "State":
+        """The product with an independent signal, unit by unit; no longer Gaussian."""
+
+        def lacking(which: str) -> Array:
+            (v, v_hat), (w, w_hat) = self.ends(which), other.ends(which)
+            mine, theirs = getattr(self.lacking(), which), getattr(other.lacking(), which)
+            both = (v + v_hat) / 2 * theirs + (w + w_hat) / 2 * mine - mine * theirs
+            return both + (v - v_hat) * (w - w_hat) / 4
+
+        lost = Lacking(*map(lacking, Lacking._fields))
+        return self.becoming(self.variance * other.variance, lost, law="any", fresh=False)
+
     def shifted(self, variance) -> "State":
         """With a random number of this variance, common to all points, added to every unit."""
         return self.becoming(self.variance + variance, self.lacking())

@@ -33,7 +33,8 @@ def groups_of_cells(
         return [((), everywhere)]
     variances = {name: a for name, a in cells.items() if name != "correlation0"}
     watch = functools.partial(_watched, layer, served, depth, tuple(variances))
-    largest = _ALLOWANCE * over_cells(watch, list(variances.values()))
+    with np.errstate(over="ignore"):  # a signal that leaves float64 is data
+        largest = _ALLOWANCE * over_cells(watch, list(variances.values()))
     needed = [[resolution.uniform_nodes(a, q) or 0 for a in served] for q in largest]
     groups = np.unique(np.asarray(needed, int), axis=0)
     members = [np.flatnonzero((np.asarray(needed) == group).all(1)) for group in groups]
