@@ -4,12 +4,10 @@ Loaded before any test module, so that the settings stand before JAX is first us
 sigprop is first imported. (Warnings are errors: see pyproject.toml.)
 """
 
-import atexit
 import gc
 import os
 import pathlib
 import shutil
-import tempfile
 
 import jax
 import jaxtyping
@@ -19,22 +17,34 @@ import threadpoolctl
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
+from tests import affected
+from tests.agreement.stored import MEASURE_ANEW
+
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
-def _share_compiled_programs() -> None:
-    """What one process of a test run compiles, its other workers and the scripts they start reuse.
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+COMPILED = ROOT / ".cache" / "compiled"
+COMPILED_AT_MOST = 4 * 2**30  # bytes
 
-    A third of the time of the scripts' tests would go into compiling the same programs again. The
-    folder lives as long as the run: the first process makes it and hands its name down.
+
+def _share_compiled_programs() -> None:
+    """What one process compiles, other workers, the scripts they start and later runs reuse.
+
+    Half the time of a run would go into compiling the same programs again. The first process
+    empties the folder when old programs have made it too large, and hands its name down.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="sigprop-compiled-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        if COMPILED.exists() and _size(COMPILED) > COMPILED_AT_MOST:
+            shutil.rmtree(COMPILED, ignore_errors=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _size(folder: pathlib.Path) -> int:
+    return sum(entry.stat().st_size for entry in os.scandir(folder))
 
 
 def _compile_quickly() -> None:
@@ -53,7 +63,8 @@ def _compile_quickly() -> None:
     os.environ["XLA_FLAGS"] = " ".join([*quick, os.environ.get("XLA_FLAGS", "")]).strip()
 
 
-_compile_quickly()
+if not os.environ.get("SIGPROP_TEST_AS_USERS_COMPILE"):
+    _compile_quickly()
 _share_compiled_programs()
 # Tracing makes objects by the million: to look for garbage at every 700th, as Python does, takes a
 # tenth of the time.
@@ -85,24 +96,48 @@ settings.register_profile(
 settings.load_profile("sigprop")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--affected-by",
+        metavar="REVISION",
+        help="run the tests of what has changed since a git revision (HEAD: what is not committed) "
+        "and of all that depends on it",
+    )
+
+
+def pytest_configure(config):
+    """The run of all tests measures anew what the others read (see tests/agreement/stored.py)."""
+    if "slow" in config.option.markexpr.replace("not slow", ""):
+        os.environ[MEASURE_ANEW] = "1"
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
-def pytest_collection_modifyitems(items):
-    """Of a test marked `every_run`, the cases it does not name are for the exhaustive run."""
+def pytest_collection_modifyitems(config, items):
+    """Every test is fast or slow; cases that a mark `every_run` does not name are slow."""
+    revision = config.getoption("--affected-by")
+    if revision:
+        paths = affected.tests(revision, {item.path for item in items})
+        config.hook.pytest_deselected(items=[i for i in items if i.path not in paths])
+        items[:] = [item for item in items if item.path in paths]
     for item in items:
         marker = item.get_closest_marker("every_run")
         if marker and not {item.callspec.id, *item.callspec.id.split("-")} & set(marker.args):
-            item.add_marker("exhaustive")
+            item.add_marker("slow")
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker("slow")
+        if not item.get_closest_marker("slow"):
+            item.add_marker("fast")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_let_go():
-    """After a module's tests, let the compiled programs go if they have become too many.
+    """After a module's tests, let the compiled programs go if they have become too many or large.
 
     Each holds some mappings of memory, of which Linux gives a process 65,530: at the last of them
-    the compiler crashes. What is let go comes back from the folder that the run shares.
+    the compiler crashes. What is let go comes back from the folder that runs share.
     """
     yield
-    if _memory_mappings() > 25_000:
+    if _memory_mappings() > 25_000 or _resident_bytes() > 2**30:
         jax.clear_caches()
         gc.collect()
 
@@ -111,6 +146,12 @@ def _memory_mappings() -> int:
     """Of this process; 0 where the system does not tell."""
     maps = pathlib.Path("/proc/self/maps")
     return len(maps.read_text().splitlines()) if maps.exists() else 0
+
+
+def _resident_bytes() -> int:
+    """Of this process; 0 where the system does not tell."""
+    statm = pathlib.Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
 @pytest.fixture

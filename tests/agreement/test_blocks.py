@@ -19,6 +19,7 @@ from scipy import stats
 from sigprop import propagation, studies, theory
 from sigprop.architecture import Architecture
 from sigprop.studies.inputs import digit_batches
+from tests.agreement.stored import NETWORKS, measured_once
 
 DEPTH, WIDTH, BATCH, COSINE = 8, 64, 16, 0.3
 # At twice the width a reading spreads 1/√2 as much, but weighs twice as much in 2 m(2N) - m(N).
@@ -37,7 +38,7 @@ def _network(block: str, activation: str, width: int, weight_var: float = WEIGHT
     return Architecture(DEPTH, width, activation, weight_var, BIAS_VAR, **own)
 
 
-@functools.cache
+@measured_once(*NETWORKS, "propagation")
 def _measured(block: str, activation: str, width: int) -> dict[str, tuple[float, float]]:
     """Means and standard errors; of variances and correlations at the last layer."""
     batch = BATCH if "batch_norm" in block else 2
@@ -91,7 +92,7 @@ def _all(pairs: list, field: str, error: float = 0.0) -> tuple[np.ndarray, np.nd
 
 
 def _exhaustive(*values):
-    return pytest.param(*values, marks=pytest.mark.exhaustive)
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_a_few_per_cent_would_be_seen(field, sign, pairs, error):
 BATCHES = (32, 64, 128)
 
 
-@functools.cache
+@measured_once(*NETWORKS, "propagation")
 def _batch_norm_rate(batch: int) -> tuple[float, float]:
     """Log rate a layer of relu over inner layers, and its standard error over seeds."""
     depth, seeds = 10, 12

@@ -17,6 +17,7 @@ import pytest
 
 from sigprop import propagation, studies, theory
 from sigprop.architecture import Architecture
+from tests.agreement.stored import NETWORKS, measured_once
 
 DEPTH, WIDTH = 9, 128
 BATCHES, SEEDS, INPUTS = 8, 40, 16
@@ -46,6 +47,20 @@ def _inputs():
     return (rows * np.sqrt(MOMENT * WIDTH)).astype(np.float32)
 
 
+@measured_once(*NETWORKS, "propagation")
+def _measured(case) -> list:
+    """Var ln g² of every batch of seeds."""
+    name, weight_var, bias_var, ensemble = case
+    at = {"weight_var": _weight_var(name, weight_var, bias_var), "bias_var": bias_var}
+    network = Architecture(DEPTH, WIDTH, name, initialiser=ensemble, **at)
+    return [
+        propagation.measure(
+            network, _inputs(), key=jax.random.fold_in(jax.random.key(5), batch), seeds=SEEDS
+        ).log_gradient_variance
+        for batch in range(BATCHES)
+    ]
+
+
 @functools.cache
 def _ratio(case) -> tuple[float, float, float]:
     """Measured over predicted variance, its standard error, and the prediction."""
@@ -55,14 +70,7 @@ def _ratio(case) -> tuple[float, float, float]:
         name, depth=DEPTH, width=WIDTH, variance0=theory.input_variance(MOMENT, **at),
         ensemble=ensemble, **at,
     ).variance  # fmt: skip
-    network = Architecture(DEPTH, WIDTH, name, initialiser=ensemble, **at)
-    found = [
-        propagation.measure(
-            network, _inputs(), key=jax.random.fold_in(jax.random.key(5), batch), seeds=SEEDS
-        ).log_gradient_variance
-        for batch in range(BATCHES)
-    ]
-    ratios = np.asarray(found) / predicted
+    ratios = np.asarray(_measured(case)) / predicted
     stderr = ratios.std(ddof=1) / np.sqrt(BATCHES)
     return float(ratios.mean()), float(stderr), float(predicted)
 

@@ -6,8 +6,6 @@ error of that combination, √(4 s(2N)² + s(N)²): every entry must lie within
 4.5 of them (72 entries).
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 from sigprop import gradients, theory
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
+from tests.agreement.stored import NETWORKS, measured_once
 
 DEPTH, WIDTH, SEEDS, OUTPUTS = 3, 48, 384, 8
 CASES = [
@@ -29,7 +28,7 @@ X = np.random.default_rng(3).standard_normal((3, 10)).astype(np.float32) * np.as
 )
 
 
-@functools.cache
+@measured_once(*NETWORKS, "gradients")
 def _measured(index: int, width: int):
     """Means over seeds and outputs of both kernels, and their standard errors over seeds."""
     name, weight_var, bias_var, block = CASES[index]

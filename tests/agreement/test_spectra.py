@@ -26,6 +26,7 @@ from scipy import stats
 from sigprop import jacobian, theory
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
+from tests.agreement.stored import NETWORKS, measured_once
 
 BIAS_VAR = 0.05
 WIDTH, NARROW = 1000, (125, 250)
@@ -78,7 +79,7 @@ def _jacobians(keys, weight_var, variance, activation, ensemble, depth, width):
     return jax.lax.map(one, keys)
 
 
-@functools.cache
+@measured_once(*NETWORKS, "jacobian")
 def _squares(case: Case, width: int) -> np.ndarray:
     """λ of every seed's network, (seeds, width), to rounding of the largest."""
     keys = jax.random.fold_in(jax.random.key([*CASES.values()].index(case)), width)
@@ -92,7 +93,7 @@ def _squares(case: Case, width: int) -> np.ndarray:
         width,
     )
     exact = np.asarray(found, np.float64)
-    return np.linalg.eigvalsh(exact @ exact.mT)
+    return np.linalg.eigvalsh(exact @ exact.mT).astype(np.float32)
 
 
 @functools.cache

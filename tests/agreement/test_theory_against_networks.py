@@ -13,7 +13,9 @@ for rates, 0.5% for variances, 1% for 1 - c. `test_a_few_per_cent_would_be_seen`
 theory wrong by 3% (1 - c: by 5%) fails.
 """
 
+import dataclasses
 import functools
+import types
 from dataclasses import dataclass
 
 import jax
@@ -23,6 +25,7 @@ from scipy import stats
 
 from sigprop import propagation, studies, theory
 from sigprop.architecture import Architecture
+from tests.agreement.stored import NETWORKS, measured_once
 
 DEPTH, WIDTH, SEEDS = 16, 128, 100
 MOMENT, COSINE = 1.0, 0.3  # |x⁰|²/N₀ of both inputs, and their cosine
@@ -62,6 +65,11 @@ def _input_pairs(width, rng):
 
 @functools.cache
 def _measured(cells: Cells, doubled: bool):
+    return types.SimpleNamespace(**_readings(cells, doubled))
+
+
+@measured_once(*NETWORKS, "propagation")
+def _readings(cells: Cells, doubled: bool) -> dict:
     width = cells.width * (2 if doubled else 1)
     number = [*CASES].index(cells.name)
     network = Architecture(
@@ -74,7 +82,8 @@ def _measured(cells: Cells, doubled: bool):
     )
     inputs = _input_pairs(width, np.random.default_rng([number, width]))
     key = jax.random.fold_in(jax.random.key(number), width)
-    return propagation.measure(network, inputs, key=key, seeds=SEEDS, draws="independent")
+    found = propagation.measure(network, inputs, key=key, seeds=SEEDS, draws="independent")
+    return dataclasses.asdict(found)
 
 
 @functools.cache

@@ -278,8 +278,8 @@ def test_no_dropout_is_dropout_of_rate_zero_and_weight_norm_changes_nothing(norm
 BLOCKS = [
     {"block": "residual", "norm": "layer_norm", "dropout": 0.1},
     {"block": "residual", "norm": "batch_norm", "dropout": 0.1},
-    pytest.param({"block": "residual", "branch_scale": 0.5}, marks=pytest.mark.exhaustive),
-    pytest.param({"norm": "post_layer_norm"}, marks=pytest.mark.exhaustive),
+    pytest.param({"block": "residual", "branch_scale": 0.5}, marks=pytest.mark.slow),
+    pytest.param({"norm": "post_layer_norm"}, marks=pytest.mark.slow),
 ]
 
 
