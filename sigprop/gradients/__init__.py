@@ -6,12 +6,13 @@ Nothing here needs a sigprop network.
 from sigprop.gradients.checking import check
 from sigprop.gradients.empirical_ntk import empirical_ntk
 from sigprop.gradients.layer_norms import LayerNorms, layer_norms, log_square_norms
-from sigprop.gradients.report import CheckStatus, GradientReport
+from sigprop.gradients.report import CheckStatus, GradientReport, Verdict
 
 __all__ = [
     "CheckStatus",
     "GradientReport",
     "LayerNorms",
+    "Verdict",
     "check",
     "empirical_ntk",
     "layer_norms",

@@ -16,10 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["Slope", "integration_error", "midpoints", "secant", "slope", "steps"]
+__all__ = ["Slope", "Values", "full", "integration_error", "midpoints", "noise", "quick", "secant"]
+__all__ += ["slope", "tiny"]
 
-_RUNGS = 11
 _LARGEST = 0.25
+_RUNGS = {True: 8, False: 11}  # of a fine F, whose ladder is longer and may be coarser, or not
+_FINE = 1e-12
+_QUICK = (1e-3, 1e-4, 1e-5)
 _TINY = 64  # machine epsilons: far above what a parameter is rounded to, far below any curvature
 _TINY_STEPS = 4
 _ROUNDED = 0.3  # standard deviation of rounding to the nearest number, 1/sqrt(12), in last places
@@ -31,9 +34,23 @@ _TRUNCATIONS, _ROUNDINGS = 4.0, 8.0
 # One-sided slopes that disagree do so less and less as h shrinks, in proportion to h if F is
 # smooth, to sqrt(h) if many corners lie around; at a corner they go on. Judged over a factor 8.
 _SPAN, _PERSISTS, _UNSTABLE = 8.0, 0.6, 0.3
+# F itself moves by less and less too, if only like sqrt(h); at a jump it does not. Over a factor
+# 100, by which the former shrinks to a tenth.
+_JUMP_SPAN, _JUMP = 100.0, 0.3
 _SIGNIFICANT = 6.0
-_SECANT_ROUNDING = 2e-3
 _MIDPOINTS = 16
+
+
+@dataclass(frozen=True)
+class Values:
+    """F at 0 and at steps h, largest first, to both sides; and the noise of F near 0."""
+
+    h: Float[np.ndarray, " rungs"]
+    right: Float[np.ndarray, " rungs"]
+    left: Float[np.ndarray, " rungs"]
+    center: float
+    noise: float
+    epsilon: float
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,8 @@ class Slope:
         One-sided slopes, if they disagree however small the step (a corner at s = 0); else nan.
     rough
         Whether the second difference settles to no value: F has corners nearby.
+    jump
+        Whether F moves as far however small the step.
     finite
         Whether F is finite at 0 and at enough steps on both sides.
     """
@@ -57,6 +76,7 @@ class Slope:
     left: float
     right: float
     rough: bool
+    jump: bool
     finite: bool
 
     @property
@@ -65,66 +85,75 @@ class Slope:
         return abs(self.right - self.left) / 2 > self.error
 
 
-def steps(epsilon: float) -> Float[np.ndarray, " steps"]:
-    """Where `slope` wants to know F, for numbers of precision ``epsilon``.
+def full(epsilon: float) -> Float[np.ndarray, " rungs"]:
+    """Step sizes for an F whose numbers have precision ``epsilon``, largest first.
 
     In units of the size of what is stepped through: from a quarter of it to sqrt(epsilon), below
     the step at which rounding and truncation of smooth functions balance (epsilon^(1/3)).
 
     Examples
     --------
-    >>> at = steps(2.0**-23)
-    >>> at.size, float(at.max()), float(at[at > 0].min()) < 1e-4
-    (31, 0.25, True)
+    >>> h = full(2.0**-52)
+    >>> h.size, float(h.max()), bool(h.min() < 1e-7)
+    (8, 0.25, True)
     """
-    rungs = _rungs(epsilon)
-    tiny = _TINY * epsilon * np.arange(1, _TINY_STEPS + 1)
-    return np.concatenate([[0.0], rungs, -rungs, tiny, -tiny])
+    count, smallest = _RUNGS[epsilon < _FINE], epsilon**0.5
+    largest = max(_LARGEST, smallest * 1.5 ** (count - 1))
+    return np.geomspace(largest, smallest, count)
 
 
-def _rungs(epsilon: float) -> Float[np.ndarray, " rungs"]:
-    smallest = epsilon**0.5
-    largest = max(_LARGEST, smallest * 1.5 ** (_RUNGS - 1))
-    return np.geomspace(largest, smallest, _RUNGS)
+def quick(epsilon: float) -> Float[np.ndarray, " rungs"]:
+    """Three steps that decide for most functions; where numbers are too coarse, all of them."""
+    return np.asarray(_QUICK) if epsilon < _FINE else full(epsilon)
 
 
-def slope(values: Float[np.ndarray, " steps"], epsilon: float) -> Slope:
-    """The slope at 0 from the values of F at ``steps(epsilon)``.
+def tiny(epsilon: float) -> Float[np.ndarray, " steps"]:
+    """Steps at which `noise` wants to know F, in order, 0 among them."""
+    return _TINY * epsilon * np.arange(-_TINY_STEPS, _TINY_STEPS + 1)
+
+
+def slope(values: Values) -> Slope:
+    """The slope at 0.
 
     Examples
     --------
-    >>> at = steps(2.0**-52)
-    >>> found = slope(np.exp(at), 2.0**-52)
-    >>> abs(found.value - 1) < found.error < 1e-7, found.kink, found.rough
-    (True, False, False)
-    >>> slope(np.abs(at), 2.0**-52).kink
-    True
+    >>> def values(f, epsilon=2.0**-52):
+    ...     h = full(epsilon)
+    ...     return Values(h, f(h), f(-h), float(f(0.0)), noise(f(tiny(epsilon)), epsilon), epsilon)
+    >>> found = slope(values(np.exp))
+    >>> abs(found.value - 1) < found.error < 1e-7, found.kink, found.rough, found.jump
+    (True, False, False, False)
+    >>> slope(values(np.abs)).kink, slope(values(lambda s: s + (s > 1e-3))).jump
+    (True, False)
     """
-    h, left, right = _finite_rungs(values, epsilon)
-    if not np.isfinite(values[0]) or h.size < 3:
-        return Slope(math.nan, math.nan, math.nan, math.nan, False, False)
-    noise = _noise_at(values, epsilon, left, right)
-    value, error = _central(h, (right - left) / (2 * h), noise / (math.sqrt(2) * h))
-    left, right = (values[0] - left) / h, (right - values[0]) / h
-    resolved = np.abs(right - left) > _SIGNIFICANT * math.sqrt(6) * noise / h
+    h, left, right = _finite_rungs(values)
+    if not np.isfinite(values.center) or h.size < 3:
+        return Slope(math.nan, math.nan, math.nan, math.nan, False, False, False)
+    spread = _noise_at(values, left, right)
+    value, error = _central(h, (right - left) / (2 * h), spread / (math.sqrt(2) * h))
+    farthest = np.maximum(np.abs(right - values.center), np.abs(values.center - left))
+    left, right = (values.center - left) / h, (right - values.center) / h
+    resolved = np.abs(right - left) > _SIGNIFICANT * math.sqrt(6) * spread / h
     sides = _one_sided(h, left, right, resolved)
-    return Slope(value, error, *sides, _rough(h, right - left, resolved), True)
+    jump = _jumps(h, farthest, spread)
+    return Slope(value, error, *sides, _rough(h, right - left, resolved), jump, True)
 
 
-def secant(values: Float[np.ndarray, " steps"], epsilon: float) -> tuple[float, float, float]:
+def secant(values: Values) -> tuple[float, float, float]:
     """Step h, D(h) and its error bar (of rounding alone), at the smallest step nearly free of it.
 
     Examples
     --------
-    >>> at = steps(2.0**-52)
-    >>> h, mean, error = secant(np.maximum(at, 1e-5), 2.0**-52)
-    >>> abs(mean - (h - 1e-5) / (2 * h)) <= error, error < 2e-3 * mean
+    >>> f = lambda s: np.maximum(s, 1e-5)
+    >>> h = full(2.0**-52)
+    >>> h, mean, error = secant(Values(h, f(h), f(-h), 1e-5, 0.0, 2.0**-52))
+    >>> abs(mean - (h - 1e-5) / (2 * h)) <= error, error < 1e-6 * mean
     (True, True)
     """
-    h, left, right = _finite_rungs(values, epsilon)
+    h, left, right = _finite_rungs(values)
     difference = (right - left) / (2 * h)
-    error = _ROUNDINGS * _noise_at(values, epsilon, left, right) / (math.sqrt(2) * h)
-    clear = np.flatnonzero(error < _SECANT_ROUNDING * np.abs(difference))
+    error = _ROUNDINGS * _noise_at(values, left, right) / (math.sqrt(2) * h)
+    clear = np.flatnonzero(error < values.epsilon**0.4 * np.abs(difference))
     at = clear[-1] if clear.size else 0
     return float(h[at]), float(difference[at]), float(error[at])
 
@@ -144,11 +173,23 @@ def integration_error(slopes: Float[np.ndarray, " points"]) -> float:
     return _TRUNCATIONS * math.sqrt(float(np.sum(jumps**2))) / (2 * slopes.size)
 
 
-def _finite_rungs(values: np.ndarray, epsilon: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def noise(values: Float[np.ndarray, " steps"], epsilon: float) -> float:
+    """Standard deviation of the rounding of F near 0, from its values at ``tiny(epsilon)``."""
+    spread = _ROUNDED * epsilon * abs(float(values[_TINY_STEPS]))
+    if not np.isfinite(values).all():
+        return spread
+    for order in (1, 2, 3, 4, 5):
+        values = np.diff(values)
+        if order >= 3:
+            # Var of the k-th difference of independent values is (2k choose k) times theirs.
+            spread = max(spread, math.sqrt(np.mean(values**2) / math.comb(2 * order, order)))
+    return spread
+
+
+def _finite_rungs(values: Values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps with F finite on both sides, and F there."""
-    right, left = values[1 : 1 + 2 * _RUNGS].reshape(2, _RUNGS)
-    finite = np.isfinite(right) & np.isfinite(left)
-    return _rungs(epsilon)[finite], left[finite], right[finite]
+    finite = np.isfinite(values.right) & np.isfinite(values.left)
+    return values.h[finite], values.left[finite], values.right[finite]
 
 
 def _central(h: np.ndarray, difference: np.ndarray, rounding: np.ndarray) -> tuple[float, float]:
@@ -183,21 +224,15 @@ def _rough(h: np.ndarray, gap: np.ndarray, resolved: np.ndarray) -> bool:
     return bool(second.size and np.ptp(second) > _UNSTABLE * np.abs(second).max())
 
 
-def _noise_at(values: np.ndarray, epsilon: float, *ends: np.ndarray) -> np.ndarray:
+def _jumps(h: np.ndarray, farthest: np.ndarray, spread: np.ndarray) -> bool:
+    """Whether F goes as far in the smallest step as in one a hundred times as large."""
+    wide = np.flatnonzero(h >= _JUMP_SPAN * 0.99 * h[-1])
+    if not wide.size or farthest[-1] <= _SIGNIFICANT * spread[-1]:
+        return False
+    return bool(farthest[-1] > _JUMP * farthest[wide[-1]])
+
+
+def _noise_at(values: Values, *ends: np.ndarray) -> np.ndarray:
     """Standard deviation of the rounding of F at each rung: numbers round to their own size."""
-    return np.maximum(_noise(values, epsilon), _ROUNDED * epsilon * np.abs(ends).max(axis=0))
-
-
-def _noise(values: np.ndarray, epsilon: float) -> float:
-    """Standard deviation of the rounding of F near 0."""
-    tiny = values[1 + 2 * _RUNGS :].reshape(2, _TINY_STEPS)
-    row = np.concatenate([tiny[1][::-1], values[:1], tiny[0]])
-    spread = _ROUNDED * epsilon * abs(float(values[0]))
-    if not np.isfinite(row).all():
-        return spread
-    for order in (1, 2, 3, 4, 5):
-        row = np.diff(row)
-        if order >= 3:
-            # Var of the k-th difference of independent values is (2k choose k) times theirs.
-            spread = max(spread, math.sqrt(np.mean(row**2) / math.comb(2 * order, order)))
-    return spread
+    size = np.abs(ends).max(axis=0)
+    return np.maximum(values.noise, _ROUNDED * values.epsilon * size)

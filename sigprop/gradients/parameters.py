@@ -23,7 +23,7 @@ class Parameters:
     names
         Path of each array inside the model, components joined by "/".
     values
-        The arrays: floating-point `jax.Array` or tracers.
+        The arrays: real or complex `jax.Array` or tracers, of any precision.
     rebuild
         ``rebuild(values)`` is the model with other arrays in their place. Everything else of it
         (running statistics, random streams, functions) is as it was when it was taken apart, so
@@ -54,12 +54,12 @@ def take_apart(model: Any) -> Parameters:
         - a bound Linen module (``module.bind(variables)``) or a pair ``(module, variables)``: the
           collection "params";
         - any pytree (a dict of arrays, a callable dataclass, an Equinox module, a list of
-          functions): its floating-point arrays. Modules of both kinds may be among its leaves.
+          functions): its real and complex arrays. Modules of both kinds may be among its leaves.
 
     Raises
     ------
     ValueError
-        If it holds no floating-point array, or an unbound Linen module.
+        If it holds no such array, or an unbound Linen module.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def _of_variables(path: Sequence[Any], variables: Mapping, put: Callable[[Any], 
 
 
 def _of_tree(path: Sequence[Any], tree: Any) -> _Piece:
-    """The floating-point arrays of a tree that holds nothing but parameters."""
+    """The arrays of real or complex numbers of a tree that holds nothing but parameters."""
     placed, structure = tree_util.tree_flatten_with_path(tree)
     chosen = [index for index, (_, leaf) in enumerate(placed) if _is_trained(leaf)]
     names = tuple(_under(path_name(path), _inner_name(placed[index][0])) for index in chosen)
@@ -196,9 +196,9 @@ def _nnx_modules(modules: list[nnx.Module]) -> _Modules:
 
 
 def _is_trained(leaf: Any) -> bool:
-    if not isinstance(leaf, jax.Array | np.ndarray | np.floating):
+    if not isinstance(leaf, jax.Array | np.ndarray | np.inexact):
         return False
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def _inner_name(path: Sequence[Any]) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from sigprop._checks import check_whole_number
 from sigprop._precision import is_traced
-from sigprop.jacobian.flat import flat_function
+from sigprop.jacobian.flat import flat_function, inner_programs
 from sigprop.jacobian.spans import decomposed
 
 __all__ = ["jacobian_matrix", "singular_values"]
@@ -25,9 +25,10 @@ def singular_values(fn: Callable, x: Any, *, memory_budget: int = 2**30) -> Floa
     ----------
     fn
         Any JAX-traceable function of one argument: a Flax module, a closure. Pytrees of
-        floating-point arrays in and out; leaves are raveled in tree order.
+        floating-point arrays in and out; leaves are raveled in tree order. An NNX module is left
+        as it was: dropout draws what it would draw next, statistics do not move.
     x
-        Where to take the Jacobian.
+        Where to take the Jacobian. A list of plain numbers is an array.
     memory_budget
         Bytes that the Jacobian, its decomposition and the passes that make it may take together.
         Rows or columns, whichever are fewer, are made as many at a time as fit.
@@ -73,7 +74,7 @@ def jacobian_matrix(
     """
     flat = flat_function(fn, x)
     budget = check_whole_number("memory_budget", memory_budget)
-    forward = flat.inputs <= flat.outputs
+    forward = flat.forward_mode and flat.inputs <= flat.outputs
     # The matrix, the copy LAPACK overwrites, and what is left for the passes that fill it.
     matrix = 2 * flat.inputs * flat.outputs * flat.dtype.itemsize
     if matrix > budget:
@@ -103,16 +104,8 @@ def _bytes_of(jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         total += sum(_bytes(variable.aval) for variable in equation.outvars)
-        total += sum(_bytes_of(inner) for inner in _inner_programs(equation.params))
+        total += sum(_bytes_of(inner) for inner in inner_programs(equation.params))
     return total
-
-
-def _inner_programs(params):
-    """Bodies of loops, branches and calls."""
-    for value in jax.tree.leaves(list(params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
-        inner = getattr(value, "jaxpr", value)
-        if hasattr(inner, "eqns"):
-            yield inner
 
 
 def _bytes(aval) -> int:

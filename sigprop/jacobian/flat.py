@@ -1,17 +1,19 @@
 """Any function of pytrees as a function of one vector, and its Jacobian's products with vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from flax.errors import TraceContextError
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from sigprop._precision import is_traced
 
-__all__ = ["FlatFunction", "flat_function"]
+__all__ = ["FlatFunction", "flat_function", "has_forward_mode", "inner_programs", "stateless"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class FlatFunction:
     x: Float[Array, " inputs"]
     outputs: int
     out_dtype: Any
+    forward_mode: bool
 
     @property
     def inputs(self) -> int:
@@ -39,9 +42,20 @@ class FlatFunction:
         return max(dtypes, key=lambda dtype: dtype.itemsize)
 
     def forward(self, tangent: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
-        """J v."""
+        """J v; where there is a rule for reverse mode alone, as the transpose of Jᵀ u."""
         tangent = tangent.astype(self.x.dtype)
-        return jax.jvp(self.fn, (self.x,), (tangent,))[1].astype(self.dtype)
+        if self.forward_mode:
+            return jax.jvp(self.fn, (self.x,), (tangent,))[1].astype(self.dtype)
+        cotangent = jax.ShapeDtypeStruct((self.outputs,), self.out_dtype)
+        pull = jax.vjp(self.fn, self.x)[1]
+        try:
+            (out,) = jax.linear_transpose(lambda u: pull(u)[0], cotangent)(tangent)
+        except Exception as error:
+            raise ValueError(
+                "fn must have a forward mode for this, got one with a rule for reverse mode alone "
+                "that cannot be transposed; singular_values makes do with reverse mode"
+            ) from error
+        return out.astype(self.dtype)
 
     def backward(self, cotangent: Float[Array, " outputs"]) -> Float[Array, " inputs"]:
         """Jᵀ u."""
@@ -60,9 +74,10 @@ def flat_function(fn: Callable, x: Any) -> FlatFunction:
     """
     if not callable(fn):
         raise ValueError(f"fn must be a function, got {type(fn).__name__}")
-    x = jax.tree.map(jnp.asarray, x)
+    fn = stateless(fn)
+    x = jnp.asarray(x) if _is_nested_list(x) else jax.tree.map(jnp.asarray, x)
     _check_real("x", x)
-    _check_real("what fn returns", jax.eval_shape(fn, x))
+    _check_real("what fn returns", _shapes(fn, x))
     vector, unravel = _raveled(x)
     if not is_traced(vector) and not bool(jnp.isfinite(vector).all()):
         raise ValueError("x must be finite, got nan or infinity in it")
@@ -72,7 +87,75 @@ def flat_function(fn: Callable, x: Any) -> FlatFunction:
             return _raveled(fn(unravel(v)))[0]
 
     after = jax.eval_shape(flat, vector)
-    return FlatFunction(flat, vector, after.size, after.dtype)
+    return FlatFunction(flat, vector, after.size, after.dtype, has_forward_mode(flat, vector))
+
+
+def stateless(fn: Callable) -> Callable:
+    """An NNX module, or a method of one, rebuilt at each call: what it writes to is let go.
+
+    Dropout then draws the same masks at each call, and running statistics stay as they are; loops
+    of `nnx.scan` meet variables of the trace they are in.
+
+    Examples
+    --------
+    >>> dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+    >>> always = stateless(dropout)
+    >>> bool(jnp.array_equal(always(jnp.ones(9)), always(jnp.ones(9))))
+    True
+    """
+    module = fn if isinstance(fn, nnx.Module) else getattr(fn, "__self__", None)
+    if not isinstance(module, nnx.Module):
+        return fn
+    graph, state = nnx.split(module)
+
+    def call(*args, **kwargs):
+        # Fresh variables: those of `state` may be written to only where they were made.
+        again = nnx.merge(graph, jax.tree.map(lambda leaf: leaf, state))
+        method = again if fn is module else getattr(again, fn.__name__)
+        return method(*args, **kwargs)
+
+    return call
+
+
+def _shapes(fn: Callable, x: Any) -> Any:
+    """What ``fn`` returns, as shapes."""
+    try:
+        return jax.eval_shape(fn, x)
+    except Exception as error:
+        if isinstance(error, TraceContextError) or "trace level" in str(error):
+            raise ValueError(
+                "fn must not change an NNX module from outside (dropout draws, batch statistics "
+                "move), got one that does: give the module itself, or put it in eval mode"
+            ) from error
+        raise
+
+
+def has_forward_mode(fn: Callable, x: Any) -> bool:
+    """Not where a custom rule is for reverse mode alone."""
+    return not _holds(jax.make_jaxpr(lambda v: jax.jvp(fn, (v,), (v,))[1])(x).jaxpr, "custom_lin")
+
+
+def _holds(program: Any, primitive: str) -> bool:
+    return any(
+        equation.primitive.name == primitive
+        or any(_holds(inner, primitive) for inner in inner_programs(equation.params))
+        for equation in program.eqns
+    )
+
+
+def inner_programs(params: dict[str, Any]) -> Iterator[Any]:
+    """Bodies of loops, branches and calls."""
+    for value in jax.tree.leaves(list(params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+        inner = getattr(value, "jaxpr", value)
+        if hasattr(inner, "eqns"):
+            yield inner
+
+
+def _is_nested_list(x: Any) -> bool:
+    """Plain numbers in lists, which are an array: in a function, 2 * [1.0] is something else."""
+    if isinstance(x, list | tuple):
+        return bool(x) and all(_is_nested_list(e) or type(e) in (int, float) for e in x)
+    return False
 
 
 def _raveled(tree):

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from sigprop.jacobian.flat import has_forward_mode, stateless
+
 __all__ = [
     "Dense",
     "ElementwiseLayer",
@@ -111,7 +113,7 @@ class Layers:
     def jacobians(self, x: Float[Array, "..."]) -> list[Float[Array, "_ out in"]]:
         """Layers' Jacobians at x, in groups of equal shape."""
         jacobians = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(map(stateless, self.layers)):
             after = _shape_after(layer, x, f"layers[{index}]")
             jacobians.append(layer_jacobian(layer, x, after))
             x = layer(x)
@@ -206,7 +208,8 @@ def layer_jacobian(layer, x, after) -> Float[Array, "out in"]:
     if isinstance(layer, ElementwiseLayer):
         weight, derivative = layer.weight_and_derivative(x)
         return derivative[:, None] * weight
-    differentiate = jax.jacfwd if x.size <= after.size else jax.jacrev
+    forward = x.size <= after.size and has_forward_mode(layer, x)
+    differentiate = jax.jacfwd if forward else jax.jacrev
     with jax.default_matmul_precision("highest"):
         return differentiate(layer)(x).reshape(after.size, x.size)
 

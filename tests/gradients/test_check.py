@@ -5,13 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given
-from hypothesis import strategies as st
 from jax import lax
 
 from sigprop import gradients
 from sigprop.architecture import Architecture
-from sigprop.gradients import CheckStatus, differences
+from sigprop.gradients import CheckStatus, Verdict
 from sigprop.networks import MLP
 
 KEY = jax.random.key(0)
@@ -115,7 +113,7 @@ def test_float64_functions_are_held_to_float64(float64):
     report = gradients.check(loss_of(jnp.tanh), layers, key=KEY)
     report.assert_ok()
     along = [r for r in report.rows if r.along == "random direction"]
-    assert max(r.error / abs(r.difference) for r in along) < 1e-6
+    assert max(r.error / abs(r.difference) for r in along) < 3e-5
     off = gradients.check(loss_of(jnp.tanh, times(1 + 1e-5), at=1), layers, key=KEY)
     assert off.wrong == ("1/weight",)
 
@@ -137,25 +135,30 @@ def test_a_module_with_statistics_is_left_as_it_was():
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_a_kink_is_reported_with_its_two_slopes(side):
-    report = gradients.check(lambda p: jax.nn.relu(p["x"]) + p["y"], {"x": 0.0, "y": 1.0}, key=KEY)
+    kinked = lambda p: jnp.abs(p["x"]) + p["y"]  # noqa: E731
+    report = gradients.check(kinked, {"x": jnp.asarray(0.0), "y": jnp.asarray(1.0)}, key=KEY)
     (row,) = [r for r in report.rows if r.parameter == "x" and r.along == "its value"]
     assert row.status == CheckStatus.KINK
-    assert "0 and 1" in row.remark
-    assert report.ok
+    assert "-1 and 1" in row.remark
+    assert report.ok  # decided beside the corner
     away = gradients.check(lambda p: jax.nn.relu(side * p), jnp.asarray(0.5), key=KEY)
-    assert {r.status for r in away.rows} == {CheckStatus.OK}
+    assert away.ok  # where relu is off, 0 against 0, with it switched on
+    assert (CheckStatus.ZERO in {r.status for r in away.rows}) == (side < 0)
 
 
 def test_cancellation_is_told_from_agreement():
     def fn(p):
-        return 1e6 + 1e-3 * jnp.sum(p["small"]) + jnp.sum(p["large"] ** 2)
+        return 1e16 + 1e-3 * jnp.sum(p["small"]) + jnp.sum(p["large"] ** 4)
 
-    params = {"small": jnp.ones(4), "large": 300 * jnp.ones(4)}
+    params = {"small": jnp.ones(4), "large": 3e4 * jnp.ones(4)}
     report = gradients.check(fn, params, key=KEY)
     assert report.undecided == ("small",)
-    assert report.ok
-    lost = gradients.check(lambda p: 1e6 + 1e-3 * jnp.sum(p), jnp.ones(4), key=KEY)
-    assert not [r for r in lost.rows if r.along != "adjoint" and r.status != 3]
+    assert report.verdicts["large"] == Verdict.AGREES
+    assert not report.ok
+    with pytest.raises(AssertionError, match=r"undecided: small\nwhat would decide"):
+        report.assert_ok()
+    report.assert_ok(undecided=["small"])
+    report.assert_ok(undecided=True)
 
 
 def test_a_gradient_that_is_not_finite():
@@ -191,7 +194,7 @@ def test_modes_that_disagree_are_told_by_the_adjoint_row():
         )
 
     report = gradients.check(lambda p: jnp.sum(fn(p)), jnp.linspace(0, 1, 5), key=KEY)
-    assert [r.status for r in report.rows if r.along != "adjoint"] == [CheckStatus.OK] * 6
+    assert {r.status for r in report.rows if r.along != "adjoint"} == {CheckStatus.OK}
     assert report.rows[-1].status == CheckStatus.WRONG
     assert not report.ok
 
@@ -222,7 +225,9 @@ def test_several_outputs_in_any_tree():
 
 
 def test_an_array_that_is_not_used_has_no_gradient_and_is_right():
-    report = gradients.check(lambda p: p["x"] ** 2, {"x": 1.0, "unused": jnp.ones(3)}, key=KEY)
+    report = gradients.check(
+        lambda p: p["x"] ** 2, {"x": jnp.asarray(1.0), "unused": jnp.ones(3)}, key=KEY
+    )
     assert report.ok
     assert {r.status for r in report.rows if r.parameter == "unused"} == {CheckStatus.OK}
 
@@ -236,61 +241,6 @@ def test_the_report_prints():
     assert report._repr_markdown_().count("\n|---|") == 1
 
 
-# ---------------------------------------------------------------------------- slopes along a line
-
-FUNCTIONS = {
-    "exp": (np.exp, 1.0),
-    "sin(5 x + 1)": (lambda s: np.sin(5 * s + 1), 5 * np.cos(1)),
-    "1/(1 + x)": (lambda s: 1 / (1 + s), -1.0),
-    "steep tanh": (lambda s: np.tanh(40 * s + 0.3), 40 / np.cosh(0.3) ** 2),
-    "constant": (lambda s: 3 + 0 * s, 0.0),
-    "x on 1000": (lambda s: 1000 + s, 1.0),
-}
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_error_bar_holds_the_error(name, dtype):
-    fn, exact = FUNCTIONS[name]
-    epsilon = float(np.finfo(dtype).eps)
-    values = fn(differences.steps(epsilon).astype(dtype)).astype(np.float64)
-    found = differences.slope(values, epsilon)
-    assert abs(found.value - exact) <= found.error
-    assert found.error <= 1e3 * epsilon**0.5 * max(abs(exact), 1)
-    assert not found.kink
-
-
-@given(
-    st.integers(-30, 30),
-    st.integers(-30, 30),
-    st.sampled_from([np.float32, np.float64]),
-    st.integers(-10, 10),
-)
-def test_a_corner_has_two_slopes_and_a_smooth_point_one(left, right, dtype, offset):
-    left, right, offset = left / 10, right / 10, offset / 10
-    epsilon = float(np.finfo(dtype).eps)
-    at = differences.steps(epsilon).astype(dtype)
-    values = (np.where(at < 0, left * at, right * at) + offset + at**2).astype(dtype)
-    found = differences.slope(values.astype(np.float64), epsilon)
-    if abs(left - right) > 0.1:
-        assert found.kink
-        np.testing.assert_allclose(
-            sorted([found.left, found.right]), sorted([left, right]), atol=0.1
-        )
-    else:
-        assert abs(found.value - (left + right) / 2) <= found.error + abs(left - right)
-
-
-def test_the_secant_is_the_mean_slope_over_corners():
-    epsilon = float(np.finfo(np.float32).eps)
-    corners = np.random.default_rng(0).uniform(-0.01, 0.01, 50)
-    slopes_at = lambda s: np.sum(np.sign(s - corners))  # noqa: E731
-    values = np.asarray([np.sum(np.abs(s - corners)) for s in differences.steps(epsilon)])
-    h, mean, error = differences.secant(values.astype(np.float32).astype(np.float64), epsilon)
-    slopes = np.asarray([slopes_at(s) for s in differences.midpoints(h)])
-    assert abs(slopes.mean() - mean) <= error + differences.integration_error(slopes)
-
-
 @pytest.mark.parametrize(
     ("fn", "params", "options", "message"),
     [
@@ -299,6 +249,10 @@ def test_the_secant_is_the_mean_slope_over_corners():
         (jnp.sin, {"n": 3}, {}, "must hold floating-point arrays"),
         (jnp.sin, jnp.asarray(jnp.nan), {}, "params must be finite, got nan"),
         (lambda p: jnp.sum(p["a"]), {"a": jnp.asarray([1.0, jnp.inf])}, {}, r"params at 'a' must"),
+        (lambda p: p["z"], {"z": jnp.ones((), complex)}, {}, "real numbers, got complex64"),
+        (lambda p: (p, 1), jnp.ones(()), {}, "got int32; has_aux=True leaves out"),
+        (lambda p: p, jnp.ones(()), {"has_aux": True}, r"must return a pair \(value, aux\)"),
+        (jnp.sum, jnp.ones(3), {"tolerance": -1.0}, "tolerance must be finite and >= 0"),
         (lambda p: jnp.argmax(p), jnp.ones(3), {}, "fn must return real numbers, got int32"),
         (lambda p: (), jnp.ones(3), {}, "fn must return real numbers, got none"),
         (lambda p: p @ jnp.ones(2), jnp.ones(3), {}, r"fn\(params\) could not be computed"),
