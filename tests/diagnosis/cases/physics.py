@@ -124,8 +124,9 @@ def residual_of_poisson(model, x):
 
 
 class Pinn(nnx.Module):
-    def __init__(self, gain, depth=4):
+    def __init__(self, gain, activation=jnp.tanh, depth=4):
         rngs = nnx.Rngs(2)
+        self.activation = activation
         start = jax.nn.initializers.variance_scaling(gain, "fan_in", "normal")
         sizes = [2, *[WIDTH] * depth]
         self.layers = nnx.List(
@@ -138,7 +139,7 @@ class Pinn(nnx.Module):
             x = layer(x)
             x = tap("depth:first", x, "examples") if number == 0 else x
             x = tap("depth:last", x, "examples") if number == len(self.layers) - 1 else x
-            x = jnp.tanh(x)
+            x = self.activation(x)
         return self.head(x)
 
 
@@ -264,7 +265,10 @@ CASES = {
         ("exploding", "nonfinite"),
     ),
     "neural ode, long and damped": Case(ode(20.0, 0.7, 60), squared, batch, "vanishing"),
-    "pinn x0.1": Case(lambda: scaled(Pinn(1.5), 0.1), residual_of_poisson, poisson, "vanishing"),
+    "pinn of relu": Case(
+        lambda: Pinn(2.0, jax.nn.relu), residual_of_poisson, poisson, "vanishing", reason="slope"
+    ),
+    "pinn x8": Case(lambda: scaled(Pinn(1.5), 8.0), residual_of_poisson, poisson, "exploding"),
     "spectral network x0.1": Case(spectral(0.1), at_points, waves, "vanishing"),
     "spectral network x4": Case(spectral(4.0), at_points, waves, "exploding"),
 }  # fmt: skip
