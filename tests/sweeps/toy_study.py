@@ -1,6 +1,6 @@
 """A study without physics; run as a script it sweeps slowly, so that a test can kill it.
 
-Usage: python toy_study.py STORE SECONDS_PER_CHUNK [ENGINE [SHARD]]
+Usage: python toy_study.py STORE SECONDS_PER_CHUNK [ENGINE [SHARD [SCHEDULER]]]; - for none.
 """
 
 import sys
@@ -73,10 +73,11 @@ class ToyStudy:
         return {"path": path, "total": path.sum(axis=1), "kind": kind, "rank": rank}
 
 
-def main(store, pause, engine="local", shard=None):
+def main(store, pause, engine="local", shard="-", scheduler=None):
     sweeps.run(
-        ToyStudy(pause=float(pause)), GRID, store=store, engine=engine, shard=shard, chunk_cells=3,
-        workers=2 if engine == "dask" else None, progress=False,
+        ToyStudy(pause=float(pause)), GRID, store=store, engine=engine, scheduler=scheduler,
+        shard=None if shard == "-" else shard, chunk_cells=3, progress=False,
+        workers=2 if engine == "dask" and scheduler is None else None,
     )  # fmt: skip
 
 
