@@ -5,6 +5,7 @@ in hand is computed again by another.
 """
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +16,6 @@ from sigprop.sweeps.tiling import Chunk
 from sigprop.sweeps.work import Outcome, attempted
 
 __all__ = ["DaskEngine", "opened"]
-
-_QUIET = {"distributed.logging.distributed": "critical"}
 
 _LOST_WORKERS = 20  # that a chunk may outlive before it counts as failed
 
@@ -59,14 +58,24 @@ def _cluster(workers: int | None) -> Any:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     gpus = _gpus()
     count = workers or len(gpus) or len(cores) or os.cpu_count() or 1
-    dask.config.set({"distributed.scheduler.allowed-failures": _LOST_WORKERS, **_QUIET})
+    quiet = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
+    start = {**dask.config.get("distributed.nanny.pre-spawn-environ", {}), **quiet}
+    dask.config.set(
+        {
+            "distributed.scheduler.allowed-failures": _LOST_WORKERS,
+            "distributed.nanny.pre-spawn-environ": start,
+        }
+    )
     spec = {
         number: {"cls": Nanny, "options": _worker(number, count, cores, gpus)}
         for number in range(count)
     }
     options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # lost workers are no news
     return SpecCluster(
-        workers=spec, scheduler={"cls": Scheduler, "options": options}, silence_logs=True
+        workers=spec,
+        scheduler={"cls": Scheduler, "options": options},
+        silence_logs=logging.CRITICAL,  # pyright: ignore
     )
 
 
@@ -74,7 +83,6 @@ def _worker(number: int, count: int, cores: list[int], gpus: list[str]) -> dict[
     """Options of one worker: its share of the cores, or its GPU, and one chunk at a time."""
     environment = {
         "SIGPROP_WORKER_CORES": ",".join(map(str, cores[number::count])),
-        "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
     }
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
@@ -114,44 +122,49 @@ class DaskEngine:
         """As they come; two a worker are under way, so that none waits."""
         from distributed import as_completed
 
-        chunks = iter(chunks)
+        coming, chunks = as_completed(), iter(chunks)
+        under_way: dict[Any, Chunk] = {}
+
+        def begin_more() -> None:
+            while not stop() and len(under_way) < 2 * self._workers():
+                chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                future = self.client.submit(attempted, study, chunk, pure=False)
+                under_way[future] = chunk
+                coming.add(future)
+
         with self._one_line_errors():
-            shared = self.client.scatter(study, broadcast=True, hash=False)
-            coming = as_completed()
-            under_way: dict[Any, Chunk] = {}
-
-            def fill() -> None:
-                room = 2 * max(len(self.client.scheduler_info(-1)["workers"]), 1)
-                while not stop() and len(under_way) < room:
-                    chunk = next(chunks, None)
-                    if chunk is None:
-                        return
-                    future = self.client.submit(attempted, shared, chunk, pure=False)
-                    under_way[future] = chunk
-                    coming.add(future)
-
             try:
-                fill()
+                begin_more()
                 for future in coming:
                     yield self._outcome(future, under_way.pop(future))
                     del future  # lets the worker forget the answers
-                    fill()
+                    begin_more()
             finally:
-                self.client.cancel(list(under_way))
+                with contextlib.suppress(Exception):  # of a scheduler that is lost
+                    self.client.cancel(list(under_way))
+
+    def _workers(self) -> int:
+        self._check_alive()
+        return max(len(self.client.scheduler_info(-1).get("workers", ())), 1)
 
     def _outcome(self, future: Any, chunk: Chunk) -> Outcome:
         try:
             return future.result()
-        except Exception as error:  # too many workers lost with it
+        except Exception as error:  # too many workers lost with it, or all is
+            self._check_alive()
             return Outcome(chunk, None, error=error)
+
+    def _check_alive(self) -> None:
+        if self.client.status != "running":
+            raise OSError("its connection is closed")
 
     @contextlib.contextmanager
     def _one_line_errors(self) -> Iterator[None]:
-        from distributed.comm.core import CommClosedError
-
         try:
             yield
-        except (CommClosedError, TimeoutError, OSError) as error:
+        except (TimeoutError, OSError) as error:  # CommClosedError is one
             raise ValueError(
                 f"the Dask scheduler is lost ({error}); what is finished is kept, run the same "
                 "command again"
