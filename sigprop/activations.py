@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from sigprop._precision import exact_float64
 
-__all__ = ["ALIASES", "Activation", "find_kinks", "get", "leaky_relu", "names"]
+__all__ = ["ALIASES", "Activation", "find_kinks", "functions", "get", "leaky_relu", "names"]
 
 ScalarFunction = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
@@ -321,6 +321,17 @@ _LEAKY = re.compile(r"leaky_relu[(_:]?([-+0-9.eE]+)?\)?")
 def names() -> tuple[str, ...]:
     """Every name that `get` knows; leaky_relu also takes a slope, as in ``leaky_relu(0.2)``."""
     return tuple(sorted([*_TABLE, "leaky_relu"]))
+
+
+def functions() -> dict[str, ScalarFunction]:
+    """The plain functions of the table, by name.
+
+    Examples
+    --------
+    >>> float(functions()["relu"](jnp.float32(-2.0)))
+    0.0
+    """
+    return {name: fn for name, (fn, _) in _TABLE.items()}
 
 
 @functools.cache

@@ -13,13 +13,15 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "sigprop"
 # rooms (sweeps, plots) import small shared rooms only; the facade (the package's own __init__)
 # re-exports from anywhere, and nothing inside the package imports it.
 SHARED = {"_blas_threads", "_precision", "_checks", "_arrays", "_tables"}
-ACTIVATIONS = SHARED | {"activations"}
+PROGRAM = SHARED | {"program"}
+ACTIVATIONS = PROGRAM | {"activations"}
 GAUSSIAN = ACTIVATIONS | {"gaussian"}
 BASE = GAUSSIAN | {"architecture", "kinds"}
 MEASURING = BASE | {"networks", "propagation", "jacobian", "gradients"}
 TRAINED = MEASURING | {"training"}
 MAY_IMPORT = {
     **dict.fromkeys(SHARED, SHARED),
+    "program": SHARED,
     "activations": SHARED,
     "citing": ACTIVATIONS | {"architecture"},
     "gaussian": ACTIVATIONS,

@@ -1,43 +1,52 @@
 """One call on one's own model: is it fit to be trained, and if not, what would repair it?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import linen, nnx
 
-from sigprop.diagnosis.readings import read
-from sigprop.diagnosis.remedy import suggestion
+from sigprop.diagnosis.reading import Reading, read, structure_of
+from sigprop.diagnosis.remedy import remedy
 from sigprop.diagnosis.report import Diagnosis
-from sigprop.diagnosis.statistics import layer_readings
-from sigprop.diagnosis.verdict import judge
+from sigprop.diagnosis.statistics import LayerReading, layer_readings
+from sigprop.diagnosis.verdict import Finding, judge, share_read, unread
 from sigprop.gradients.objective import objective
 
 __all__ = ["diagnose"]
 
 
-def diagnose(model: Any, loss: Callable[[Any, Any], Any], batch: Any) -> Diagnosis:
+def diagnose(
+    model: Any,
+    loss: Callable[[Any, Any], Any],
+    batch: Any,
+    *,
+    apply: Callable[..., Any] | None = None,
+) -> Diagnosis:
     """Read every layer of a model on one batch, forwards and backwards, and judge.
 
     Parameters
     ----------
     model
         A Flax NNX module, a bound Linen module (``module.bind(variables)``) or a pair
-        (module, variables), a callable pytree (Equinox modules, dataclasses), or a list of
-        callables. It is not changed, and need not be written for this.
+        (module, variables), a callable pytree (Equinox modules, dataclasses), a list of callables,
+        any tree that holds one of these (a pair of an Equinox model and its state), or, with
+        ``apply``, a tree of arrays. It is not changed, and need not be written for this.
     loss
-        ``loss(model, batch)`` returns one real number. The model it gets is of the type that was
-        given (of a list, a list whose functions report what passes through them).
+        ``loss(model, batch)`` returns one real number, or a tuple that begins with it. The model it
+        gets is of the type that was given.
     batch
         Whatever ``loss`` takes: tens of examples are enough.
+    apply
+        For parameters without a model around them, as Haiku and Flax's TrainState have them: the
+        loss is then given the function ``model(*args) = apply(params, *args)``.
 
     Returns
     -------
     Diagnosis
-        ``.verdict`` ("healthy", "vanishing", "exploding", "nonfinite"), ``.evidence``,
-        ``.suggestion``, ``.assert_healthy()``. Weights of which no use could be read (inside a
-        function with a derivative of its own, say) are named in ``.unread`` and in the evidence.
+        ``.verdict`` ("healthy", "vanishing", "exploding", "nonfinite", "undecided", "unread"),
+        ``.evidence``, ``.suggestion``, ``.assert_healthy()``, which fails on all but the first.
 
     Raises
     ------
@@ -47,41 +56,69 @@ def diagnose(model: Any, loss: Callable[[Any, Any], Any], batch: Any) -> Diagnos
 
     Notes
     -----
-    Growth is that of ln ‖∂loss/∂z‖² over the layers with weights, z being their outputs.
-    *Vanishing* and *exploding* mean a factor of more than 10 in norm from the last to the first, by
-    two standard errors beyond it; *vanishing* too if the first receives no gradient at all.
+    The loss is read as a program (a jaxpr), in which every multiply of a signal by parameters is a
+    layer, whoever wrote it. A way through layers goes from the loss to the input; where it splits,
+    every branch is a way of its own. *Vanishing* and *exploding* mean that |∂loss/∂z| changes by
+    more than a factor of 10 from the last layer of a way to its first, or from the last step of a
+    loop through time to its first. docs/diagnosis.md says what each verdict can and cannot tell.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp
     >>> from sigprop.architecture import Architecture
     >>> from sigprop.networks import MLP
-    >>> network = MLP(Architecture(12, 64, "sigmoid", 1.0, 0.0), 8, 1, rngs=jax.random.key(0))
+    >>> network = MLP(Architecture(12, 64, "relu", 1.0, 0.0), 8, 1, rngs=jax.random.key(0))
     >>> x = jax.random.normal(jax.random.key(1), (16, 8))
-    >>> found = diagnose(network, lambda network, x: jnp.mean(network(x) ** 2), x)
-    >>> found.verdict, found.gradient_rate < -2
+    >>> found = diagnose(network, lambda network, x: jnp.mean((network(x) - 1) ** 2), x)
+    >>> found.verdict, found.gradient_rate < -0.3
     ('vanishing', True)
-    >>> print(found.suggestion[:54])
-    no usual initialisation of sigmoid is critical: tanh w
+    >>> print(found.suggestion[:28])
+    weight variance 0.97 -> 2.00
     """
-    if not _is_callable(model):
-        raise ValueError(
-            "model must be a Flax module, a callable pytree or a list of callables, got "
-            f"{type(model).__name__}; gradients.layer_norms reads plain trees of arrays"
-        )
-    readings = read(objective(model, loss, batch))
-    layers = layer_readings(readings.layers, readings.gradients, readings.parameters)
-    finding = judge(readings, layers, _finite(batch))
+    if apply is not None:
+        loss = _of_function(loss, apply)
+    target = _objective(model, loss, batch, apply is not None)
+    structure = structure_of(target, model)
+    finite = _finite(batch)
+
+    def judged(values: Sequence[Any]) -> tuple[Reading, tuple[LayerReading, ...], Finding]:
+        reading = read(structure, values)
+        layers = layer_readings(reading)
+        return reading, layers, judge(reading, layers, finite)
+
+    reading, layers, finding = judged(target.parameters.values)
+    advice, cure = remedy(reading, finding, layers, lambda values: judged(values)[2])
     return Diagnosis(
         verdict=finding.verdict,
         evidence=finding.evidence,
-        suggestion=suggestion(finding, layers),
-        loss=readings.loss,
+        suggestion=advice,
+        loss=reading.measured.loss,
         gradient_rate=finding.growth.rate,
         gradient_rate_stderr=finding.growth.stderr,
         layers=layers,
-        unread=readings.unread,
+        unread=unread(reading),
+        opened=reading.opened,
+        share_read=share_read(reading),
+        repaired=None if cure is None else target.parameters.rebuild(cure),
     )
+
+
+def _of_function(loss: Callable, apply: Callable) -> Callable:
+    return lambda params, batch: loss(lambda *args, **more: apply(params, *args, **more), batch)
+
+
+def _objective(model: Any, loss: Callable, batch: Any, applied: bool):
+    """Checked; of what cannot be called at all, that is said rather than what came of it."""
+    callable_ = applied or _is_callable(model)
+    try:
+        return objective(model, loss, batch)
+    except ValueError as error:
+        if callable_:
+            raise
+        raise ValueError(
+            "model must be a Flax module, a callable pytree or a list of callables, or come with "
+            f"apply=, got {type(model).__name__}: {error}"
+        ) from error
 
 
 def _is_callable(model: Any) -> bool:
@@ -94,5 +131,5 @@ def _is_callable(model: Any) -> bool:
 
 def _finite(batch: Any) -> bool:
     arrays = [leaf for leaf in jax.tree.leaves(batch) if hasattr(leaf, "dtype")]
-    floating = [array for array in arrays if jax.numpy.issubdtype(array.dtype, np.floating)]
-    return all(bool(np.isfinite(np.asarray(array, np.float64)).all()) for array in floating)
+    floating = [array for array in arrays if jax.numpy.issubdtype(array.dtype, np.inexact)]
+    return all(bool(jax.numpy.isfinite(array).all()) for array in floating)

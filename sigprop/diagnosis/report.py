@@ -2,7 +2,8 @@
 
 import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -35,7 +36,7 @@ class Diagnosis:
     Attributes
     ----------
     verdict
-        "healthy", "vanishing", "exploding" or "nonfinite".
+        "healthy", "vanishing", "exploding", "nonfinite", "undecided" or "unread".
     evidence
         What it rests on, a sentence each.
     suggestion
@@ -43,12 +44,19 @@ class Diagnosis:
     loss
         The loss on the batch.
     gradient_rate, gradient_rate_stderr
-        Growth of ln ‖∂loss/∂z‖² a layer, towards the input, and its standard error; nan with
-        fewer than 3 weight layers.
+        Growth of ln ‖∂loss/∂z‖² a layer along the longest way, towards the input, and its
+        standard error; nan with fewer than 3 layers.
     layers
-        A `LayerReading` for every layer, in the order in which they were passed.
+        A `LayerReading` for every use of a layer, in the order in which they were passed.
     unread
-        Paths of parameters whose layer could not be read.
+        Paths of parameters that were not seen to act on any signal.
+    opened
+        Paths of factors that are exactly 0 and that training opens: what lies below them is judged
+        with a random factor in their place.
+    share_read
+        Of the model's numbers, those that were read.
+    repaired
+        The model with the suggested numbers in it, if numbers are suggested.
     """
 
     verdict: str
@@ -59,6 +67,9 @@ class Diagnosis:
     gradient_rate_stderr: float
     layers: tuple[LayerReading, ...]
     unread: tuple[str, ...]
+    opened: tuple[str, ...] = ()
+    share_read: float = 1.0
+    repaired: Any = field(default=None, repr=False, compare=False)
 
     @property
     def healthy(self) -> bool:

@@ -1,34 +1,31 @@
-"""What is noted of each layer: its output, the gradient there, its parameters, its activation."""
+"""What is noted of each use of a layer: output, gradient, weight, activation."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
-from sigprop import activations
-from sigprop._precision import exact_float64
-from sigprop.diagnosis.passed import Passed
+from sigprop.diagnosis.reading import Reading
+from sigprop.program import Program, Site, log_mean_square
+from sigprop.program.evaluation import length_of
 
-__all__ = ["LayerReading", "layer_readings"]
-
-# Half of float32's digits: what follows a layer is its activation if it agrees to that.
-_AGREES = 1e-4
-_FEW = 64  # entries tell most activations apart, whatever the layer's shape, by one program each
-_FLAT = 0.05  # of the largest slope: a unit with less on every example is saturated
+__all__ = ["LayerReading", "layer_readings", "log_norm", "log_sum"]
 
 
 @dataclass(frozen=True)
 class LayerReading:
-    """One layer. Sums are over all examples and units; units are the last axis of the output.
+    """One use of one layer. Sums are over all examples and units (what the weight brings in).
 
     Attributes
     ----------
     name, kind
-        Path inside the model, and class or function.
+        Path inside the model, numbered where it is used repeatedly, and class or operation.
     weighs
-        Whether it multiplies by a weight of its own: the layers that growth is judged by.
+        Whether it multiplies by a weight of its own: the layers that are judged.
     units
         Entries of the output's last axis.
     mean, rms, kurtosis
@@ -45,7 +42,8 @@ class LayerReading:
     activation
         Name of the activation that was recognised after it, or "".
     weight_var, bias_var
-        fan_in · mean W², and mean b²; nan without a weight or a bias.
+        fan_in · mean W², fan_in being what the multiply sums over, and mean b²; nan without a
+        weight, 0 without a bias.
     finite_output, finite_gradient
         Whether every entry is finite.
     """
@@ -68,133 +66,103 @@ class LayerReading:
     finite_gradient: bool
 
 
-def layer_readings(
-    layers: Sequence[Passed], gradients: dict[str, np.ndarray], parameters: dict[str, np.ndarray]
-) -> tuple[LayerReading, ...]:
-    """A reading of every layer passed."""
-    with np.errstate(all="ignore"):
-        return tuple(
-            _reading(layer, layers[place + 1 :], gradients, parameters)
-            for place, layer in enumerate(layers)
-        )
+def layer_readings(reading: Reading) -> tuple[LayerReading, ...]:
+    """A reading of every use of every site, in the order of the program."""
+    names = reading.structure.names
+    rows = list(_rows(reading, reading.structure.graph.program, ()))
+    often = Counter(names.path(site) for site, _ in rows)
+    passed: Counter[str] = Counter()
+    found = []
+    for site, at in rows:
+        path = names.path(site)
+        number = passed[path]
+        passed[path] += 1
+        name = f"{path}[{number}]" if often[path] > 1 else path
+        found.append(_reading(reading, site, at, name))
+    return tuple(found)
 
 
-def _reading(layer: Passed, later: Sequence[Passed], gradients, parameters) -> LayerReading:
-    z, g = layer.output, layer.gradient
-    activation = _following(z, later)
-    weight_var, bias_var = _variances(layer)
+def _rows(reading: Reading, program: Program, at: tuple[int, ...]) -> Iterator[tuple[Site, Any]]:
+    """Sites, with the steps of the loops around them; those that were not run are left out."""
+    sites = {site.node: site for site in reading.structure.flow.sites}
+    for node in program.nodes:
+        looped = node.name in ("scan", "while")
+        count = length_of(node, reading.structure.ran.counts) if looped else 1
+        for step in range(count if node.bodies else 0):
+            for body in node.bodies:
+                yield from _rows(reading, body, (*at, step) if looped else at)
+        site = sites.get(node)
+        if site is not None and bool(reading.measured.noted[site.output]["ran"][at]):
+            yield site, at
+
+
+def _reading(reading: Reading, site: Site, at: tuple[int, ...], name: str) -> LayerReading:
+    noted, slope = (
+        jax.tree.map(lambda array: array[at], found[site.output])
+        for found in (reading.measured.noted, reading.measured.slopes)
+    )
+    aval = reading.structure.graph.avals[site.output]
+    weight_var, bias_var = _variances(site, noted)
     return LayerReading(
-        name=layer.name,
-        kind=layer.kind,
-        weighs=layer.weighs,
-        units=z.shape[-1],
-        mean=float(z.mean()),
-        rms=float(np.sqrt(np.mean(z**2))),
-        kurtosis=float(np.mean((z - z.mean()) ** 4) / np.var(z) ** 2) if z.std() else math.nan,
-        log_gradient=_log_square(g),
-        log_ratio=_log_ratio(layer, gradients, parameters),
-        dead=float(np.mean(_by_unit(np.all, g == 0))),
-        saturated=_saturated(activation, z),
-        activation=activation,
+        name=name,
+        kind=reading.structure.names.kind(site),
+        weighs=site.multiplies or site.kind == "block",
+        units=math.prod(aval.shape[axis] for axis in site.units),
+        mean=float(noted["mean"]),
+        rms=_rms(noted["output"]),
+        kurtosis=float(noted["kurtosis"]),
+        log_gradient=log_norm(slope, aval.size),
+        log_ratio=_log_ratio(reading, site, at),
+        dead=float(slope["dead"]),
+        saturated=float(noted.get("saturated", math.nan)),
+        activation=reading.structure.following[site].name,
         weight_var=weight_var,
         bias_var=bias_var,
-        finite_output=bool(np.isfinite(z).all()),
-        finite_gradient=bool(np.isfinite(g).all()),
+        finite_output=bool(noted["output"]["finite"]),
+        finite_gradient=bool(slope["finite"]),
     )
 
 
-def _by_unit(reduce, values: np.ndarray) -> np.ndarray:
-    return reduce(values.reshape(-1, values.shape[-1]), axis=0)
+def log_norm(found: Any, entries: int) -> float:
+    """Ln of a squared norm, from a size."""
+    return float(log_mean_square(found)) + math.log(max(entries, 1))
 
 
-def _log_square(*arrays: np.ndarray) -> float:
-    largest = max((float(np.abs(a).max()) for a in arrays if a.size), default=0.0)
-    if not math.isfinite(largest):
-        return math.nan
-    if largest == 0:
-        return -math.inf
-    return math.log(sum(float(np.sum((a / largest) ** 2)) for a in arrays)) + 2 * math.log(largest)
+def log_sum(logs: np.ndarray) -> float:
+    """Ln Σ exp."""
+    with np.errstate(invalid="ignore"):
+        return float(np.logaddexp.reduce(np.ravel(logs))) if np.size(logs) else -math.inf
 
 
-def _log_ratio(layer: Passed, gradients, parameters) -> float:
-    """Of the parameters as a whole where a stack shares them: every layer of it has the same."""
-    prefix = f"{layer.path}/" if layer.path else ""
-    names = [f"{prefix}{name}" for name in layer.parameters]
-    if not names:
-        return math.nan
-    gradient = _log_square(*(gradients[name] for name in names))
-    parameter = _log_square(*(parameters[name] for name in names))
-    return float(np.subtract(gradient, parameter))
+def _rms(found: Any) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.exp(np.minimum(log_mean_square(found) / 2, 700.0)))
 
 
-def _variances(layer: Passed) -> tuple[float, float]:
-    """Kernels of convolutions count every entry that goes into one output as fan-in."""
-    if not layer.weighs:
+def _variances(site: Site, noted: Any) -> tuple[float, float]:
+    if not site.multiplies:
         return math.nan, math.nan
-    weight = max((v for v in layer.parameters.values() if v.ndim >= 2), key=lambda v: v.size)
-    biases = [v for name, v in layer.parameters.items() if name in ("bias", "b") and v.ndim == 1]
-    biases = biases if layer.bias is None else [layer.bias]
-    fan_in = weight.size / layer.output.shape[-1]
-    bias_var = float(np.mean(biases[0] ** 2)) if biases else 0.0
-    return float(fan_in * np.mean(weight**2)), bias_var
+    weight = site.fan_in * _rms(noted["weight"]) ** 2
+    return weight, _rms(noted["bias"]) ** 2 if "bias" in noted else 0.0
 
 
-# ---------------------------------------------------------------------------- the activation
+def _log_ratio(reading: Reading, site: Site, at: tuple[int, ...]) -> float:
+    """Of a slice of a stack, the slice; of what is used repeatedly, all uses together."""
+    row = at[-1] if site.stacked and at else None
+    found, logs = reading.measured, []
+    for place in site.sources:
+        rows = np.size(found.values[place]["largest"])
+        entries = math.log(max(np.size(reading.values[place]) / max(rows, 1), 1))
+        pair = (found.gradients[place], found.values[place])
+        logs.append([_log_sum(each, row) + entries for each in pair])
+    with np.errstate(all="ignore"):
+        gradient, value = (np.logaddexp.reduce(column) for column in zip(*logs))
+        return float(gradient - value)
 
 
-def _following(z: np.ndarray, later: Sequence[Passed]) -> str:
-    """The activation between this output and what a later layer was given, if one fits.
-
-    A layer in between that kept the shape (a norm, a plain function) ends the search: what comes
-    after that acts on its output.
-    """
-    for layer in later:
-        if layer.kind in activations.names() and _fits(layer.kind, z, layer.output):
-            return layer.kind
-        for x in layer.inputs:
-            if x.shape == z.shape:
-                return _recognised(z, x)
-        if layer.output.shape == z.shape:
-            return ""
-    return ""
-
-
-def _recognised(z: np.ndarray, x: np.ndarray) -> str:
-    fitting = (name for name in _BY_USE if _fits(name, z, x))
-    found = next(fitting, "")
-    return "" if found == "linear" else found
-
-
-# relu before leaky_relu and their like: of those that fit, the plainest.
-_BY_USE = (
-    "linear",
-    "relu",
-    "tanh",
-    *(n for n in activations.names() if n not in ("linear", "relu", "tanh")),
-)
-
-
-def _fits(name: str, z: np.ndarray, x: np.ndarray) -> bool:
-    if x.shape != z.shape or not np.isfinite(z).all() or not np.isfinite(x).all():
-        return False
-    allowed = _AGREES * max(np.abs(x).max(), 1e-30)
-    few = (array.reshape(-1)[:_FEW] for array in (z, x))
-    return all(np.abs(_value(name, a) - b).max() <= allowed for a, b in (few, (z, x)))
-
-
-@exact_float64
-def _value(name: str, z: np.ndarray) -> np.ndarray:
-    return np.asarray(activations.get(name)(z))
-
-
-@exact_float64
-def _slope(name: str, z: np.ndarray) -> np.ndarray:
-
-    return np.asarray(activations.get(name).derivative(jnp.asarray(z)))
-
-
-def _saturated(name: str, z: np.ndarray) -> float:
-    if not name:
-        return math.nan
-    largest = np.abs(_slope(name, np.linspace(-5, 5, 201))).max()
-    return float(np.mean(_by_unit(np.all, np.abs(_slope(name, z)) < _FLAT * largest)))
+def _log_sum(found: Any, row: int | None) -> float:
+    """Ln Σ over rows of the mean square of a row."""
+    logs = log_mean_square(found)
+    if row is not None and row < logs.size:
+        return float(logs[row])
+    return log_sum(logs)

@@ -2,141 +2,227 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from sigprop.diagnosis import sentences
+from sigprop.diagnosis.causes import Operation, stops
 from sigprop.diagnosis.growth import Growth, growth
-from sigprop.diagnosis.passed import Readings
+from sigprop.diagnosis.nonfinite import nonfinite
+from sigprop.diagnosis.profiles import Ends, Profile, Spot, profiles, spots
+from sigprop.diagnosis.reading import Reading
 from sigprop.diagnosis.statistics import LayerReading
 
-__all__ = ["VERDICTS", "Finding", "judge", "weight_layers"]
+__all__ = ["READ_SHARE", "STABLE_FACTOR", "VERDICTS", "Finding", "judge", "share_read"]
 
-VERDICTS = ("healthy", "vanishing", "exploding", "nonfinite")
+VERDICTS = ("healthy", "vanishing", "exploding", "nonfinite", "undecided", "unread")
 
 STABLE_FACTOR = 10.0
-"""Gradient norms may change by this much between the first and the last layer."""
+"""Gradient norms may change by this much between the first and the last place of a way."""
 
-_SURE = 2.0  # standard errors
-_MANY = 0.5  # a fraction of units worth a remark
-_FORMAT = "{:.3g}"
+READ_SHARE = 0.8
+"""Of the model's numbers, below which nothing is said of its health."""
+
+LOSS_FACTOR = 1e4
+"""How far the loss may lie above that of the same model with outputs of 0."""
+
+_REMARKABLE = 30.0
+
+_ALLOWED = 2 * math.log(STABLE_FACTOR)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict, the growth it rests on and the evidence."""
+    """The verdict and what it rests on.
+
+    Attributes
+    ----------
+    verdict, evidence
+        As `Diagnosis` has them.
+    growth
+        Of the longest way through layers.
+    main
+        That way.
+    cause
+        What a suggestion starts from: "dead", "saturated", "zero", "flat", "underflow", "rate",
+        "loss", "nan", "batch", "domain", "overflow", "unread", "none" or "".
+    spots
+        Places at fault.
+    """
 
     verdict: str
-    growth: Growth
     evidence: tuple[str, ...]
+    growth: Growth
+    main: Profile | None = None
+    cause: str = ""
+    spots: tuple[Spot, ...] = ()
+    severity: float = field(default=0.0)
 
 
-def weight_layers(layers: Sequence[LayerReading]) -> list[LayerReading]:
-    """Those that growth is judged by."""
-    return [layer for layer in layers if layer.weighs]
-
-
-def judge(readings: Readings, layers: Sequence[LayerReading], batch_finite: bool) -> Finding:
+def judge(reading: Reading, layers: Sequence[LayerReading], batch_finite: bool) -> Finding:
     """The verdict.
 
     In this order:
 
-    1. *nonfinite*: the loss, an output or a gradient is not finite.
-    2. *vanishing*: no gradient at all reaches the first weight layer.
-    3. *vanishing*, *exploding*: over the weight layers the gradient norm changes by more than a
-       factor of 10, by two standard errors or more beyond it.
-    4. *healthy*.
+    1. *nonfinite*: a parameter, the loss or a gradient is not finite.
+    2. *unread*: less than 80% of the model's numbers could be read.
+    3. *vanishing*: a layer receives no gradient at all, or a factor is 0 and stays so.
+    4. *vanishing*, *exploding*: along a way through layers or through time the gradient norm
+       changes by more than a factor of 10 from the last place to the first (and, through layers,
+       so does what enters the layers, or the effect of noise in proportion to the signal: a
+       change of scale between two layers, of which neither feels anything, does not count); or the
+       loss is 10^4 times that of the same model with outputs of 0.
+    5. *undecided*: there is no layer to judge by.
+    6. *healthy*.
     """
-    series = np.asarray([layer.log_gradient for layer in weight_layers(layers)])
-    found = growth(series)
-    remarks = (*_growth_remark(found), *_unit_remarks(layers), *_unread_remark(readings))
-    broken = _nonfinite(readings, layers, batch_finite)
+    found = spots(reading)
+    ways = profiles(reading, found)
+    main = next((way for way in ways if way.through == "layers"), None)
+    rate = growth(main.log_gradient if main is not None else np.zeros(0))
+    remarks = (
+        *(sentences.absurd(reading) if _absurd(reading, _REMARKABLE) else ()),
+        *sentences.opened(reading.opened),
+        *(sentences.way(main, _compared(main), rate) if main is not None else ()),
+        *sentences.units(layers),
+        *sentences.unread(unread(reading), reading.structure.unused),
+    )
+
+    def finding(verdict, evidence=(), cause="", at=(), severity=0.0):
+        more = [each for each in remarks if not each.startswith(tuple(evidence) or ("\n",))]
+        evidence = tuple(sentences.short(each) for each in (*evidence, *more))
+        return Finding(verdict, evidence, rate, main, cause, tuple(at), severity)
+
+    broken, cause = nonfinite(reading, found, batch_finite)
     if broken:
-        return Finding("nonfinite", found, (*broken, *remarks))
-    cut = _cut_off(layers)
+        return finding("nonfinite", broken, cause, severity=math.inf)
+    share = share_read(reading)
+    if share < READ_SHARE:
+        return finding("unread", sentences.share(share, reading), "unread", severity=math.inf)
+    cut, cause, at = _cut_off(reading, found, layers)
     if cut:
-        return Finding("vanishing", found, (cut, *remarks))
-    if series.size and not np.isfinite(series).any():
-        return Finding("vanishing", found, ("the loss has no slope at all here", *remarks))
-    beyond = abs(found.total) - _SURE * found.total_stderr > 2 * math.log(STABLE_FACTOR)
-    if beyond:
-        return Finding("vanishing" if found.rate < 0 else "exploding", found, remarks)
-    return Finding("healthy", found, remarks)
+        return finding("vanishing", cut, cause, at, math.inf)
+    verdict, evidence, at, severity = _by_ways(ways, layers)
+    absurd = _absurd(reading, LOSS_FACTOR)
+    if verdict:
+        return finding("exploding" if absurd else verdict, evidence, "rate", at, severity)
+    if absurd:
+        return finding("exploding", cause="loss", severity=10.0)
+    if not found:
+        return finding("undecided", ("no layer was found to judge by",), "none", severity=1.0)
+    return finding("healthy")
 
 
-# ---------------------------------------------------------------------------- evidence
+def unread(reading: Reading) -> tuple[str, ...]:
+    """Parameters that were not seen to meet a signal."""
+    names, seen = reading.structure.parameters, reading.structure.flow.seen
+    return tuple(name for place, name in enumerate(names) if place not in seen)
 
 
-def _nonfinite(
-    readings: Readings, layers: Sequence[LayerReading], batch_finite: bool
-) -> tuple[str, ...]:
-    """Where what is not finite first appears, forwards and backwards."""
-    found = []
-    if not batch_finite:
-        found.append("the batch itself holds nan or infinity")
-    bad = [name for name, value in readings.parameters.items() if not np.isfinite(value).all()]
-    if bad:
-        found.append(f"parameters at {bad[0]} are not finite")
-    forward = [layer for layer in layers if not layer.finite_output]
-    if forward:
-        found.append(f"going forward, {_where(forward[0])} is the first output that is not finite")
-    elif not math.isfinite(readings.loss):
-        found.append("every layer's output is finite, but the loss is not")
-    backward = [layer for layer in layers if not layer.finite_gradient]
-    if backward and not forward:
-        found.append(
-            f"going backward, the gradient first fails to be finite at {_where(backward[-1])}"
-        )
-    wrong = [name for name, value in readings.gradients.items() if not np.isfinite(value).all()]
-    if wrong and not found:
-        found.append(f"the gradient by {wrong[0]} is not finite")
-    return tuple(found)
+def share_read(reading: Reading) -> float:
+    """Of the numbers that the loss uses, those that were."""
+    structure = reading.structure
+    sizes = dict(zip(structure.parameters, map(np.size, reading.values)))
+    for name in structure.unused:
+        sizes.pop(name)
+    seen = sum(sizes.get(structure.parameters[place], 0) for place in structure.flow.seen)
+    return seen / max(sum(sizes.values()), 1)
 
 
-def _where(layer: LayerReading) -> str:
-    return f"{layer.name} ({layer.kind})"
+def _absurd(reading: Reading, times: float) -> bool:
+    loss, silent = reading.measured.loss, reading.silent_loss
+    return silent > 0 and math.isfinite(silent) and loss > times * silent
 
 
-def _cut_off(layers: Sequence[LayerReading]) -> str:
-    """Whether the way to the first weight layer is cut."""
-    weights = weight_layers(layers)
-    if not weights or not any(layer.log_gradient == -math.inf for layer in weights[:1]):
-        return ""
-    reached = [layer for layer in weights if layer.log_gradient > -math.inf]
-    if not reached:
-        return "not one weight layer receives a gradient: it is exactly 0 everywhere"
-    return (
-        f"the gradient is exactly 0 at {weights[0].name}: nothing arrives below {reached[0].name}"
-    )
+# ---------------------------------------------------------------------------- no gradient at all
 
 
-def _growth_remark(found: Growth) -> tuple[str, ...]:
-    if not math.isfinite(found.rate):
-        few = f"growth cannot be told from {found.layers} layers with a gradient: it takes 3"
-        return (few,)
-    factor = math.exp(min(found.total / 2, 700.0))
-    return (
-        f"ln |gradient|² grows by {found.rate:+.3f} ± {found.stderr:.3f} a layer towards the "
-        f"input, a factor of {_FORMAT.format(factor)} in norm over {found.layers} layers",
-    )
+def _cut_off(reading: Reading, found: Sequence[Spot], layers: Sequence[LayerReading]):
+    """Layers without any gradient: what stops it, the first in the order of the forward pass."""
+    silent = [s for s in found if s.log_gradient == -math.inf]
+    alive = [s.place.site.output for s in found if s.log_gradient > -math.inf]
+    if not silent:
+        if reading.stuck:
+            return sentences.stuck(reading.stuck), "zero", ()
+        return (), "", ()
+    found_stops = stops(reading, silent, alive)
+    if not found_stops:
+        return (f"no gradient arrives at {silent[0].name}: it is exactly 0",), "", silent[:1]
+    held = all(_chosen(operations) for _, operations in found_stops)
+    if held and any(not s.place.before and s.log_gradient > -math.inf for s in found):
+        return (), "", ()
+    spot, operations = next((p for p in found_stops if not _chosen(p[1])), found_stops[0])
+    evidence, cause = sentences.stop(reading, spot, operations, _row(spot, layers), len(silent))
+    return evidence, cause, (spot, *(s for s in silent if s is not spot))
 
 
-def _unit_remarks(layers: Sequence[LayerReading]) -> tuple[str, ...]:
-    """Layers with many dead or saturated units."""
-    remarks = []
-    weights = weight_layers(layers)
-    for what, fractions in {
-        "dead (no gradient on any example)": [layer.dead for layer in weights],
-        "saturated": [layer.saturated for layer in weights],
-    }.items():
-        worst = np.nan_to_num(np.asarray(fractions), nan=0.0)
-        if worst.size and worst.max() >= _MANY:
-            place = int(worst.argmax())
-            remarks.append(f"{worst[place]:.0%} of the units of {weights[place].name} are {what}")
-    return tuple(remarks)
+def _chosen(operations: Sequence[Operation]) -> bool:
+    return all(operation.node.name == "stop_gradient" for operation in operations)
 
 
-def _unread_remark(readings: Readings) -> tuple[str, ...]:
-    if not readings.unread:
-        return ()
-    return (f"not passed, or not readable: {', '.join(readings.unread)}",)
+def _row(spot: Spot, layers: Sequence[LayerReading]) -> LayerReading | None:
+    return next((layer for layer in layers if layer.name in (spot.name, f"{spot.name}[0]")), None)
+
+
+# ---------------------------------------------------------------------------- ways
+
+
+def _by_ways(ways: Sequence[Profile], layers: Sequence[LayerReading]):
+    """The worst way, if its gradient changes by too much."""
+    judged = [(way, _compared(way)) for way in ways]
+    bad = [(way, ends) for way, ends in judged if ends.counts and abs(ends.change) > _ALLOWED]
+    if not bad:
+        return "", (), (), 0.0
+    way, ends = max(bad, key=lambda each: abs(each[1].change))
+    verdict = "vanishing" if ends.change < 0 else "exploding"
+    others = [sentences.change(w, e) for w, e in bad if w is not way]
+    at, local = _steepest(way, ends, layers)
+    first = sentences.local(*local) if local else ()
+    return verdict, (*first, sentences.change(way, ends), *others[:2]), at, abs(ends.change)
+
+
+def _compared(way: Profile) -> Ends:
+    """The first and the last place of a way held against each other.
+
+    The last layer of all gives out something of another kind (logits): the gradient at what enters
+    it, or at the layer before, is what the first is compared with; the nearer of the two, since
+    one has passed an activation or a pooling and the other has not.
+    """
+    known = np.flatnonzero(np.isfinite(way.log_gradient))
+    own = [place for place in known if not (way.spots and way.spots[place].opened)]
+    known = np.asarray(own) if len(own) > 1 else known
+    if known.size < 2:
+        return Ends(0, 0, 0.0, counts=False)
+    first, last = int(known[0]), int(known[-1])
+    change = float(way.log_gradient[first] - way.log_gradient[last])
+    if way.through == "time":
+        return Ends(first, last, change, counts=True)
+    entering = way.log_gradient[first] - way.spots[known[-1]].log_gradient_entering
+    if known.size > 2:
+        last = int(known[-2])
+        change = float(way.log_gradient[first] - way.log_gradient[last])
+    change = float(min((change, entering), key=abs)) if math.isfinite(entering) else change
+    with np.errstate(invalid="ignore"):  # of outputs that are exactly 0
+        effect = float(way.log_effect[first] - way.log_effect[last])
+    entered = way.log_entering[first + 1 :]
+    entered = entered[np.isfinite(entered)]
+    signal = float(entered[-1] - entered[0]) if entered.size > 1 else 0.0
+    felt = [abs(x) for x in (effect, signal) if math.isfinite(x)]
+    return Ends(first, last, change, counts=max(felt, default=math.inf) > _ALLOWED)
+
+
+def _steepest(way: Profile, ends: Ends, layers: Sequence[LayerReading]):
+    """The one step that most of the change happens at, if there is one."""
+    if way.through == "time":
+        return way.spots[:1], None
+    change = ends.change
+    between = way.log_gradient[ends.first : ends.last + 1]
+    steps = -np.diff(between)
+    worst = int(np.argmax(steps * np.sign(change)))
+    if abs(steps[worst]) < max(0.6 * abs(change), math.log(STABLE_FACTOR)):
+        return way.spots[ends.first : ends.last + 1], None
+    below, above = way.spots[ends.first + worst], way.spots[ends.first + worst + 1]
+    row = _row(below, layers)
+    at_rest = row is not None and change < 0 and row.saturated >= 0.5
+    guilty = below if at_rest else above
+    return (guilty,), (guilty, float(steps[worst]), row if at_rest else None)

@@ -1,7 +1,7 @@
 """A loss of a model and a batch as a function of the model's parameters, checked once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from sigprop.gradients.parameters import Parameters, take_apart
 
-__all__ = ["Objective", "first_line", "objective"]
+__all__ = ["Objective", "first_line", "objective", "traced"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Objective:
     def __call__(self, values: Sequence[Any]) -> Float[Array, ""]:
         """The loss of the model with these arrays in it."""
         with jax.default_matmul_precision("highest"):
-            return jnp.asarray(self.loss(self.parameters.rebuild(values), self.batch))
+            return _one_number(self.loss(self.parameters.rebuild(values), self.batch))
 
     def value_and_gradient(self) -> tuple[Float[Array, ""], tuple[Any, ...]]:
         """The loss, and its gradient by each array."""
@@ -47,9 +47,43 @@ def objective(model: Any, loss: Callable[[Any, Any], Any], batch: Any) -> Object
     return found
 
 
+def traced(target: Objective) -> tuple[Any, list[Any]]:
+    """The loss as a closed jaxpr of the parameters and of the batch's arrays, and these arrays.
+
+    Where it looks at the batch's numbers, the batch is part of the program, and there are none.
+    """
+    leaves, structure = jax.tree.flatten(target.batch)
+    places = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
+    arrays = [jnp.asarray(leaves[i]) for i in places]
+
+    def loss(values, arrays):
+        filled = list(leaves)
+        for place, array in zip(places, arrays):
+            filled[place] = array
+        return replace(target, batch=jax.tree.unflatten(structure, filled))(values)
+
+    try:
+        return jax.make_jaxpr(loss)(list(target.parameters.values), arrays), arrays
+    except Exception:  # a loss that looks at the batch's numbers
+        return jax.make_jaxpr(target.__call__)(list(target.parameters.values)), []
+
+
+def _one_number(value: Any) -> Any:
+    """Of (loss, aux) the loss; of an array of one entry, that entry."""
+    if isinstance(value, tuple) and value and hasattr(value[0], "dtype"):
+        value = value[0]
+    if jax.tree.structure(value) != _LEAF:
+        return value
+    array = jnp.asarray(value)
+    return array.reshape(()) if array.size == 1 else array
+
+
+_LEAF = jax.tree.structure(0)
+
+
 def _check_scalar(found: Objective) -> None:
     def compute(values):
-        return found.loss(found.parameters.rebuild(values), found.batch)
+        return _one_number(found.loss(found.parameters.rebuild(values), found.batch))
 
     try:
         program, after = jax.make_jaxpr(compute, return_shape=True)(found.parameters.values)

@@ -1,0 +1,281 @@
+"""A model's loss as a graph, and passes through it: what every layer gives out and gets back."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sigprop.diagnosis.activation import Following, following
+from sigprop.diagnosis.naming import Names, kinds_by_path
+from sigprop.gradients.objective import Objective, traced
+from sigprop.program import (
+    Atom,
+    Flow,
+    Graph,
+    Line,
+    Measured,
+    Pass,
+    Place,
+    Program,
+    Site,
+    Trail,
+    flow_of,
+    graph_of,
+    is_floating,
+    measured,
+    places_in_order,
+    size,
+    step_counts,
+    timelines,
+    trail_of,
+    widened,
+)
+
+__all__ = ["Reading", "Structure", "read", "stands_of", "structure_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What of a model's program does not hang on its numbers.
+
+    Attributes
+    ----------
+    graph, trail, flow, names
+        The program, who gives what to whom and what comes from what in it, and what its sites are
+        called.
+    ran
+        The pass through it.
+    places, lines
+        The sites step by step of the loops through layers, and loops through time.
+    following
+        By site: the activation after it.
+    data
+        The batch's arrays.
+    parameters
+        Their names.
+    """
+
+    graph: Graph
+    trail: Trail
+    flow: Flow
+    names: Names
+    ran: Pass
+    places: tuple[Place, ...]
+    lines: tuple[Line, ...]
+    following: dict[Site, Following]
+    data: Sequence[Any]
+    parameters: tuple[str, ...]
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Parameters that the loss does not use."""
+        used = {atom.value for node in self.graph.nodes() for atom in node.inputs}
+        given = zip(self.graph.program.inputs, self.parameters)
+        return tuple(name for value, name in given if value not in used)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One pass of a model with certain numbers in it.
+
+    Attributes
+    ----------
+    structure, values
+        The model.
+    measured
+        What the pass found; where the gradient is 0, with factors of 0 opened.
+    closed
+        What it found with nothing opened.
+    opened
+        Names of parameters that are exactly 0 and that training opens: below them the gradient is
+        that of a random factor in their place.
+    stuck
+        Names of factors that are exactly 0 and stay so, since their own gradient is 0.
+    silent_loss
+        The loss of a model whose last layers all give 0.
+    """
+
+    structure: Structure
+    values: Sequence[Any]
+    measured: Measured
+    closed: Measured
+    opened: tuple[str, ...]
+    stuck: tuple[str, ...]
+    silent_loss: float
+
+
+def structure_of(target: Objective, model: Any) -> Structure:
+    """Of a model's loss."""
+    closed, data = traced(target)
+    names, values = target.parameters.names, target.parameters.values
+    graph = graph_of(closed)
+    flow = flow_of(graph, len(values))
+    constants = [jnp.asarray(x) for x in graph.constants.values()]
+    counts = step_counts(graph, constants, [*values, *data], flow.loops)
+    around, trail = _programs(graph), trail_of(graph)
+    after = {s: following(graph, around, trail, s.output) for s in flow.sites}
+    lines = timelines(graph, flow, counts)
+    places = places_in_order(graph, flow, counts)
+    carried = [value for line in lines for value in line.values]
+    slopes: dict[int, Callable] = dict.fromkeys(carried, size)
+    ends = _ends(places, flow)
+    heads = [s.entering for s in flow.sites if s.output in ends]
+    slopes.update(dict.fromkeys(_with_slopes(graph, flow, heads), size))
+    slopes.update({s.output: _slope_note(s) for s in flow.sites})
+    notes = {s.output: _note(s, after[s].flat) for s in flow.sites}
+    ran = Pass(graph, len(values), counts, notes, slopes, _closed(flow, values), ends)
+    called = Names(names, [np.ndim(v) for v in values], flow, kinds_by_path(model))
+    return Structure(graph, trail, flow, called, ran, places, lines, after, data, names)
+
+
+def _programs(graph: Graph) -> dict[int, Program]:
+    """By value: the program in which it stands."""
+    found: dict[int, Program] = {}
+
+    def visit(program: Program) -> None:
+        found.update(dict.fromkeys(program.inputs, program))
+        for node in program.nodes:
+            found.update(dict.fromkeys(node.outputs, program))
+            for body in node.bodies:
+                visit(body)
+
+    visit(graph.program)
+    return found
+
+
+def _closed(flow: Flow, values: Sequence[Any]) -> tuple[int, ...]:
+    """Factors that are exactly 0."""
+    factors = {place for site in flow.sites for place in site.largest}
+    return tuple(p for p in sorted(factors) if np.size(values[p]) and not np.any(values[p]))
+
+
+def _ends(places: Sequence[Place], flow: Flow) -> tuple[int, ...]:
+    """Outputs of the layers after which no other comes."""
+    passed = {before.site for place in places for before in place.before}
+    return tuple(s.output for s in flow.sites if s.multiplies and s not in passed)
+
+
+def _with_slopes(graph: Graph, flow: Flow, atoms: Sequence[Atom]) -> list[int]:
+    """Values among these that the loss may have a gradient by."""
+    values = [atom.value for atom in atoms if atom.value is not None]
+    return [v for v in values if is_floating(graph.avals[v]) and flow.origins[v].sources]
+
+
+def _note(site: Site, flat: tuple[float, float]) -> Callable[[Callable[[Atom], Any]], Any]:
+    """Of a site's output, of what enters, of the weight and of the bias."""
+
+    def note(look):
+        z = look(Atom(site.output))
+        found = {
+            "output": size(z),
+            "ran": jnp.ones(()),
+            "entries": jnp.float32(z.size),
+            **_moments(z),
+        }
+        for name, atom in {
+            "entering": site.entering,
+            "weight": site.weight,
+            "bias": site.bias,
+        }.items():
+            if atom is not None and site.kind != "block":
+                value = jnp.asarray(look(atom))
+                found[name] = size(
+                    value if jnp.issubdtype(value.dtype, jnp.inexact) else jnp.zeros(())
+                )
+        for atom in site.scales:
+            found["weight"]["largest"] *= jnp.abs(widened(jnp.asarray(look(atom))))
+        if not np.isnan(flat[0]):
+            at_rest = (z <= flat[0]) | (z >= flat[1])
+            found["saturated"] = jnp.mean(
+                _by_unit(at_rest, site.units, jnp.all).astype(jnp.float32)
+            )
+        return found
+
+    return note
+
+
+def _moments(z: Any) -> dict[str, Any]:
+    """Mean over the largest entry, and kurtosis."""
+    z = jnp.real(z) if jnp.iscomplexobj(z) else z
+    z = widened(z)
+    scale = jnp.max(jnp.abs(z), initial=1e-30)
+    small = z / scale
+    off = small - jnp.mean(small)
+    variance = jnp.mean(off**2)
+    return {"mean": jnp.mean(small) * scale, "kurtosis": jnp.mean(off**4) / variance**2}
+
+
+def _slope_note(site: Site) -> Callable[[Any], Any]:
+    """Of the gradient at a site's output: its size, and units without any."""
+
+    def note(g):
+        without = _by_unit(g == 0, site.units, jnp.all)
+        return {**size(g), "dead": jnp.mean(without.astype(jnp.float32))}
+
+    return note
+
+
+def _by_unit(values: Any, units: Sequence[int], reduce: Callable) -> Any:
+    return reduce(values, axis=tuple(a for a in range(values.ndim) if a not in units))
+
+
+# ---------------------------------------------------------------------------- passes
+
+
+def read(structure: Structure, values: Sequence[Any]) -> Reading:
+    """Pass through the model with these numbers in it, and open what training opens.
+
+    Factors of 0 are opened in the order in which training would: those whose own gradient is not
+    0, then those whose gradient is not 0 with the former opened, until no more.
+    """
+    ran, opened, first = structure.ran, set(), None
+    while True:
+        stands = stands_of(ran, values, opened)
+        found = measured(ran, values, structure.data, stands)
+        first = first or found
+        more = {p for p in ran.closed if _moves(found, p)} - opened
+        if not more:
+            break
+        opened |= more
+    silent = measured(ran, values, structure.data, stands, volume=0.0).loss
+    factors = _factors(structure)
+    stuck = [p for p in ran.closed if p not in opened and p in factors]
+    name = lambda places: tuple(structure.parameters[p] for p in sorted(places))  # noqa: E731
+    merged = replace(found, slopes=_merged(first.slopes, found.slopes))
+    return Reading(structure, values, merged, first, name(opened), name(stuck), silent)
+
+
+def _merged(first: dict[int, Any], opened: dict[int, Any]) -> dict[int, Any]:
+    """Gradients as they are; where there is none, as they are with factors of 0 opened."""
+    found = {}
+    for value, own in first.items():
+        alive = (own["largest"] != 0) | ~own["finite"]
+        found[value] = {k: np.where(alive, a, opened[value][k]) for k, a in own.items()}
+    return found
+
+
+def stands_of(ran: Pass, values: Sequence[Any], opened: Collection[int]) -> list[Any]:
+    """What stands for arrays of 0: as large as they would usually start, or 0 unless opened."""
+    found = []
+    for place in ran.closed:
+        value = values[place]
+        key = jax.random.key(place)
+        if value.ndim < 2:
+            stand = jax.random.rademacher(key, value.shape, jnp.float32)
+        else:
+            fan_in = max(value.size // value.shape[-1], 1)
+            stand = jax.random.normal(key, value.shape) / np.sqrt(fan_in)
+        found.append(stand.astype(value.dtype) * float(place in opened))
+    return found
+
+
+def _moves(found: Measured, place: int) -> bool:
+    return bool(np.any(np.asarray(found.gradients[place]["largest"]) != 0))
+
+
+def _factors(structure: Structure) -> set[int]:
+    """Parameters that multiply and are read."""
+    return {p for s in structure.flow.sites for p in s.largest if s.kind != "lookup"}

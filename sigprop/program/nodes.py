@@ -1,0 +1,211 @@
+"""A JAX program as one graph: its operations in order, calls looked into, loops kept as loops.
+
+`jax.make_jaxpr` gives a program as equations, some of which hold programs of their own. Calls
+(``jit``, ``checkpoint``) are put in their place here, so that a value has one number wherever it is
+used; the bodies of loops and of branches stay programs, and are as long as they are written.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.extend.core
+import numpy as np
+
+__all__ = ["Atom", "Graph", "Node", "Program", "aval_of", "graph_of", "is_floating"]
+
+_CALLS = ("jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call", "custom_lin")
+_BODIES = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
+
+
+@dataclass(frozen=True)
+class Atom:
+    """What an operation is given: a value, by its number, or a literal (``value`` is then None)."""
+
+    value: int | None
+    literal: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation.
+
+    Attributes
+    ----------
+    name
+        Of the primitive.
+    equation
+        JAX's own, with its parameters and where it stands in the user's source.
+    inputs, outputs
+        Atoms, and numbers of values.
+    bodies
+        Programs inside it: of a scan its body; of a while its condition and its body; of a cond its
+        branches. Empty for everything else, functions with a derivative of their own among them.
+    """
+
+    name: str
+    equation: Any
+    inputs: tuple[Atom, ...]
+    outputs: tuple[int, ...]
+    bodies: tuple["Program", ...] = ()
+
+    @property
+    def line(self) -> str:
+        """File and line of the user's source, "" where JAX does not know."""
+        return _user_line(self.equation.source_info)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Operations in order, what they start from and what comes out."""
+
+    inputs: tuple[int, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Atom, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A program, what is known of its values, and the arrays it brings along.
+
+    Attributes
+    ----------
+    program
+        The whole.
+    avals
+        Shape and dtype of every value.
+    constants
+        Arrays that the program closes over, by the number of their value.
+    """
+
+    program: Program
+    avals: dict[int, Any]
+    constants: dict[int, Any]
+
+    def nodes(self) -> Iterator[Node]:
+        """Every operation, those inside loops and branches among them, in order."""
+        return _all_nodes(self.program)
+
+
+def _all_nodes(program: Program) -> Iterator[Node]:
+    for node in program.nodes:
+        yield node
+        for body in node.bodies:
+            yield from _all_nodes(body)
+
+
+def aval_of(graph: Graph, atom: Atom) -> Any:
+    """Shape and dtype of what an operation is given."""
+    return jax.typeof(atom.literal) if atom.value is None else graph.avals[atom.value]
+
+
+def is_floating(aval: Any) -> bool:
+    """Whether a value holds real or complex numbers, and so may have a gradient."""
+    return hasattr(aval, "dtype") and bool(jax.numpy.issubdtype(aval.dtype, np.inexact))
+
+
+def graph_of(closed: Any) -> Graph:
+    """The graph of a closed jaxpr.
+
+    Examples
+    --------
+    >>> f = jax.jit(lambda w, x: jax.numpy.tanh(x @ w))
+    >>> graph = graph_of(jax.make_jaxpr(f)(np.ones((2, 2)), np.ones(2)))
+    >>> [node.name for node in graph.nodes()]
+    ['dot_general', 'tanh']
+    """
+    reader = _Reader()
+    program = reader.program(closed.jaxpr, closed.consts)
+    return Graph(program, reader.avals, reader.constants)
+
+
+@dataclass
+class _Reader:
+    """Gives every value of a program a number."""
+
+    avals: dict[int, Any] = field(default_factory=dict)
+    constants: dict[int, Any] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def program(self, jaxpr: Any, consts: Sequence[Any]) -> Program:
+        held = {var: Atom(self._new(var.aval)) for var in jaxpr.invars}
+        inputs = tuple(number for atom in held.values() if (number := atom.value) is not None)
+        nodes: list[Node] = []
+        outputs = self._through(jaxpr, consts, held, nodes)
+        return Program(inputs, _needed(nodes, outputs), tuple(outputs))
+
+    def _through(self, jaxpr: Any, consts: Sequence[Any], held: dict, nodes: list) -> list[Atom]:
+        for var, value in zip(jaxpr.constvars, consts):
+            held[var] = Atom(self._new(var.aval))
+            self.constants[held[var].value] = value
+
+        def atom(var):
+            return Atom(None, var.val) if isinstance(var, jax.extend.core.Literal) else held[var]
+
+        for equation in jaxpr.eqns:
+            given = [atom(var) for var in equation.invars]
+            held.update(zip(equation.outvars, self._results(equation, given, nodes)))
+        return [atom(var) for var in jaxpr.outvars]
+
+    def _results(self, equation: Any, given: list[Atom], nodes: list) -> list[Atom]:
+        if equation.primitive.name in _CALLS:
+            inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+            jaxpr, consts = _opened(inner)
+            return self._through(jaxpr, consts, dict(zip(jaxpr.invars, given)), nodes)
+        bodies = tuple(self.program(*_opened(inner)) for inner in _inside(equation))
+        outputs = tuple(self._new(var.aval) for var in equation.outvars)
+        nodes.append(Node(equation.primitive.name, equation, tuple(given), outputs, bodies))
+        return [Atom(number) for number in outputs]
+
+    def _new(self, aval: Any) -> int:
+        number = next(self._numbers)
+        self.avals[number] = aval
+        return number
+
+
+def _opened(inner: Any) -> tuple[Any, Sequence[Any]]:
+    return getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+
+
+def _inside(equation: Any) -> Iterator[Any]:
+    for name in _BODIES.get(equation.primitive.name, ()):
+        held = equation.params[name]
+        yield from held if isinstance(held, tuple) else (held,)
+
+
+def _needed(nodes: Sequence[Node], outputs: Sequence[Atom]) -> tuple[Node, ...]:
+    """Without what nothing that comes out depends on, and that does nothing else either."""
+    wanted = {atom.value for atom in outputs}
+    kept = []
+    for node in reversed(nodes):
+        if node.equation.effects or not wanted.isdisjoint(node.outputs):
+            kept.append(node)
+            wanted.update(atom.value for atom in node.inputs)
+    return tuple(reversed(kept))
+
+
+_LIBRARIES = (
+    "/jax/",
+    "/jaxlib/",
+    "/flax/",
+    "/equinox/",
+    "/haiku/",
+    "/optax/",
+    "/diffrax/",
+    "/distrax/",
+)
+
+
+def _user_line(source_info: Any) -> str:
+    """The innermost frame outside the libraries: where the user wrote it."""
+    traceback = source_info.traceback
+    if traceback is None:
+        return ""
+    frames = traceback.frames
+    users = [f for f in frames if not any(name in f.file_name for name in _LIBRARIES)]
+    if not users:
+        return ""
+    frame = users[0]
+    return f"{frame.file_name.rpartition('/')[2]}:{frame.line_num}"
