@@ -13,8 +13,19 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from sigprop._precision import exact_float64
+from sigprop.kinks import Rough, find_kinks, rough_places, search_grid
+from sigprop.landmarks import landmarks, near
 
-__all__ = ["ALIASES", "Activation", "find_kinks", "functions", "get", "leaky_relu", "names"]
+__all__ = [
+    "ALIASES",
+    "Activation",
+    "find_kinks",
+    "functions",
+    "get",
+    "is_named",
+    "leaky_relu",
+    "names",
+]
 
 ScalarFunction = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
@@ -78,9 +89,27 @@ class Activation:
         return self._homogeneous
 
     @property
+    def rough(self) -> Rough:
+        """Where φ jumps and where its slope is infinite.
+
+        Examples
+        --------
+        >>> get(jnp.sign).rough.jumps
+        ((0.0, -1.0, 1.0),)
+        >>> get(jnp.tanh).rough.jumps
+        ()
+        """
+        return rough_places(self.fn, self.derivative, self.kinks)
+
+    @property
     def continuous(self) -> bool:
         """Whether φ has no jumps: then φ' by automatic differentiation is all of its derivative."""
-        return _is_continuous(self.fn, self.kinks)
+        return not self.rough.jumps
+
+    @property
+    def infinite_slope(self) -> str:
+        """Why E[φ'²] is infinite at every variance (φ jumps, or is like √|x|), or ""."""
+        return self.rough.reason
 
     def value_and_derivative(self, x: ArrayLike) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """φ(x) and φ'(x) together, sharing what they have in common."""
@@ -133,128 +162,21 @@ def _acts_elementwise(fn: ScalarFunction) -> bool:
     return whole.shape == probe.shape and np.allclose(whole, single, rtol=1e-6, equal_nan=True)
 
 
-# ---------------------------------------------------------------------------- kinks
-
-_SEARCH_RADIUS = 1e3
-_SEARCH_POINTS = 2**14
-_ORDERS = 4  # φ, φ', φ'', φ'''
-
-
-@functools.lru_cache(maxsize=512)
-@exact_float64
-def find_kinks(fn: ScalarFunction) -> tuple[float, ...]:
-    """Points where φ, φ', φ'' or φ''' jumps, |x| <= 1000.
-
-    An interval holding a jump keeps it while it is halved; in a smooth stretch the change across
-    the interval halves with it. Intervals of a grid that is fine near 0 are therefore bisected to
-    machine precision and those whose change survives are reported.
-
-    Examples
-    --------
-    >>> find_kinks(lambda x: jnp.clip(x, -1.0, 2.0))
-    (-1.0, 2.0)
-    >>> find_kinks(jnp.tanh)
-    ()
-    """
-    half = np.sinh(np.linspace(0.0, np.arcsinh(_SEARCH_RADIUS * 50), _SEARCH_POINTS)) / 50
-    # An irrational shift keeps grid points off the kinks, which sit at round numbers.
-    edges = np.concatenate([-half[:0:-1], half]) + np.sqrt(2) * 1e-5
-    found: list[float] = []
-    derivatives = _derivative_tower(fn)
-    for order in range(_ORDERS):
-        found += _jumps(lambda x, order=order: derivatives(x)[order], edges)
-    return tuple(sorted(_distinct(found)))
-
-
-def _derivative_tower(fn: ScalarFunction) -> Callable[[np.ndarray], np.ndarray]:
-    tower = [fn]
-    for _ in range(_ORDERS - 1):
-        tower.append(jax.grad(tower[-1]))
-
-    @jax.jit
-    def evaluate(x):
-        return jnp.stack([jax.vmap(f)(x) for f in tower])
-
-    return lambda x: np.asarray(evaluate(jnp.asarray(x)))
-
-
-def _jumps(f: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> list[float]:
-    """Midpoints of the grid intervals across which ``f`` jumps."""
-    with np.errstate(all="ignore"):
-        values = f(edges)
-        low, high = edges[:-1], edges[1:]
-        f_low, f_high = values[:-1], values[1:]
-        change = np.abs(f_high - f_low)
-        finite = np.isfinite(change)
-        if not finite.any():
-            return []
-        # Far out, a saturated φ has derivatives that are rounding noise of their values nearer 0.
-        noise = 1e-9 * _largest_within_radius(values, edges)[:-1]
-        # A jump is at least comparable to the change seen across its interval's neighbours.
-        neighbours = np.maximum(np.roll(change, 1), np.roll(change, -1))
-        suspect = finite & (change > noise) & (change > 0.25 * neighbours)
-        low, high, f_low, f_high = low[suspect], high[suspect], f_low[suspect], f_high[suspect]
-        noise = noise[suspect]
-        first = np.abs(f_high - f_low)
-        for _ in range(60):
-            if not low.size:
-                return []
-            middle = 0.5 * (low + high)
-            f_middle = _padded(f, middle, edges.size)
-            left = np.abs(f_middle - f_low) >= np.abs(f_high - f_middle)
-            high, f_high = np.where(left, middle, high), np.where(left, f_middle, f_high)
-            low, f_low = np.where(left, low, middle), np.where(left, f_low, f_middle)
-        jump = np.abs(f_high - f_low)
-        real = (jump > 1e-3 * first) & (jump > noise + 1e-7 * (np.abs(f_low) + np.abs(f_high)))
-    return [_rounded(float(a + b) / 2, float(b - a)) for a, b in zip(low[real], high[real])]
-
-
-def _largest_within_radius(values: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """At each point, the largest finite |value| among the points nearer to 0."""
-    order = np.argsort(np.abs(points))
-    size = np.where(np.isfinite(values), np.abs(values), 0.0)
-    largest = np.empty_like(size)
-    largest[order] = np.maximum.accumulate(size[order])
-    return largest
-
-
-def _padded(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray, size: int) -> np.ndarray:
-    """``f(x)`` evaluated at one array length, so that it compiles once."""
-    return f(np.concatenate([x, np.full(size - x.size, 0.123)]))[: x.size]
-
-
-def _rounded(x: float, width: float) -> float:
-    nice = round(x, 12)
-    return nice + 0.0 if abs(nice - x) <= max(4 * width, 1e-12 * abs(x), 1e-13) else x
-
-
-def _distinct(points: list[float]) -> list[float]:
-    kept: list[float] = []
-    for x in sorted(points):
-        if not kept or x - kept[-1] > 1e-9 * max(1.0, abs(x)):
-            kept.append(x)
-    return kept
+# ---------------------------------------------------------------------------- what shape it has
 
 
 @exact_float64
 def _homogeneous_slopes(fn: ScalarFunction, kinks: tuple[float, ...]) -> tuple[float, float] | None:
     if any(k != 0.0 for k in kinks):
         return None
-    x = np.asarray([1.0, 1e-3, 0.37, 2.9, 11.0, 1e3])
+    # Densely, and near what its program turns at: a narrow bump on a straight line bends it.
+    x = np.concatenate([np.abs(search_grid(2**9)), np.abs(near(landmarks(fn)))])
+    x = x[x > 0]
     left, right = (np.asarray(fn(jnp.asarray(t * x))) / (t * x) for t in (-1.0, 1.0))
     straight = all(np.allclose(s, s[0], rtol=1e-15, atol=0.0) for s in (left, right))
     if not straight or float(fn(jnp.asarray(0.0))) != 0.0:
         return None
     return float(left[0]) + 0.0, float(right[0])
-
-
-@functools.lru_cache(maxsize=512)
-@exact_float64
-def _is_continuous(fn: ScalarFunction, kinks: tuple[float, ...]) -> bool:
-    at = np.asarray(kinks).reshape(-1, 1)
-    near = at + 1e-9 * np.maximum(np.abs(at), 1.0) * np.asarray([-1.0, 1.0])
-    left, right = np.asarray(fn(jnp.asarray(near))).T
-    return bool(np.all(np.abs(right - left) <= 1e-4 * (np.abs(left) + np.abs(right) + 1e-3)))
 
 
 # ---------------------------------------------------------------------------- the table
@@ -332,6 +254,18 @@ def functions() -> dict[str, ScalarFunction]:
     0.0
     """
     return {name: fn for name, (fn, _) in _TABLE.items()}
+
+
+def is_named(activation: Activation) -> bool:
+    """Whether the activation is one of the table, under whatever name.
+
+    Examples
+    --------
+    >>> is_named(get("relu")), is_named(get(jnp.cbrt))
+    (True, False)
+    """
+    fn = activation.fn
+    return isinstance(fn, _LeakyReLU) or any(fn is table_fn for table_fn, _ in _TABLE.values())
 
 
 @functools.cache

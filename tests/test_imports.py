@@ -14,7 +14,8 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "sigprop"
 # re-exports from anywhere, and nothing inside the package imports it.
 SHARED = {"_blas_threads", "_precision", "_checks", "_arrays", "_tables"}
 PROGRAM = SHARED | {"program"}
-ACTIVATIONS = PROGRAM | {"activations"}
+SHAPE = SHARED | {"kinks", "landmarks"}
+ACTIVATIONS = PROGRAM | SHAPE | {"activations"}
 GAUSSIAN = ACTIVATIONS | {"gaussian"}
 BASE = GAUSSIAN | {"architecture", "kinds"}
 MEASURING = BASE | {"networks", "propagation", "jacobian", "gradients"}
@@ -22,7 +23,8 @@ TRAINED = MEASURING | {"training"}
 MAY_IMPORT = {
     **dict.fromkeys(SHARED, SHARED),
     "program": SHARED,
-    "activations": SHARED,
+    **dict.fromkeys(("kinks", "landmarks"), SHAPE),
+    "activations": SHAPE,
     "citing": ACTIVATIONS | {"architecture"},
     "gaussian": ACTIVATIONS,
     "kinds": GAUSSIAN,

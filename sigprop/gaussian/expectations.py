@@ -10,7 +10,6 @@ from sigprop._checks import check_finite, check_non_negative
 from sigprop._precision import float64_when_eager, is_traced
 from sigprop.activations import Activation, ScalarFunction
 from sigprop.gaussian import pair, single
-from sigprop.gaussian.panels import resolving_cuts
 
 __all__ = ["expectation", "expectation_pair"]
 
@@ -55,7 +54,7 @@ def expectation(f: str | ScalarFunction | Activation, variance: ArrayLike = 1.0)
 
 @float64_when_eager("f")
 def _expectation(f, variance):
-    return jnp.vectorize(lambda q: single.integral(f, resolving_cuts(f), q))(variance)
+    return jnp.vectorize(lambda q: single.integral(single.Monomial(f, value=1), f, q))(variance)
 
 
 def expectation_pair(

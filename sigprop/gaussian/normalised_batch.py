@@ -19,6 +19,7 @@ from sigprop.gaussian.panels import legendre, resolving_cuts
 __all__ = ["SMALLEST_BATCH", "BatchMoments", "moments"]
 
 SMALLEST_BATCH = 4  # inputs; below, E[1/std²] is infinite
+_MOST_LEVELS = 128  # panels of one entry; those of two multiply
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def moments(activation: Activation, batch: int | None) -> BatchMoments:
     return BatchMoments(
         square=float(w_a @ value_a**2),
         product=float(w_a @ (value_a * inner(value_b))),
-        slope=float(w_a @ slope_a**2),
+        slope=np.inf if activation.infinite_slope else float(w_a @ slope_a**2),
         slope_product=float(w_a @ (slope_a * inner(slope_b))),
         pulled=float(w_a @ (y_a * slope_a) ** 2),
         pulled_product=float(w_a @ (y_a * slope_a * inner(y_b * slope_b))),
@@ -75,7 +76,13 @@ def _two_entries(activation: Activation, batch: int):
     radius = np.sqrt(batch - 1.0)
     cos_beta = -1.0 / (batch - 1.0)
     sin_beta = np.sqrt(1 - cos_beta**2)
-    levels = np.unique(np.concatenate([resolving_cuts(activation), np.linspace(-9.5, 9.5, 20)]))
+    felt = [c for c in resolving_cuts(activation) if abs(c) < radius]
+    if len(felt) > _MOST_LEVELS:
+        raise ValueError(
+            f"activation must be resolved by {_MOST_LEVELS} panels for a batch of {batch}, "
+            f"{activation.name} takes {len(felt)}"
+        )
+    levels = np.unique(np.concatenate([felt, np.linspace(-9.5, 9.5, 20)]))
     kinks = np.asarray(activation.kinks) / radius
     kinks = np.arccos(kinks[np.abs(kinks) < 1])
     beta = np.arccos(cos_beta)

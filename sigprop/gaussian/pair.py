@@ -18,14 +18,12 @@ from jaxtyping import Array, Float
 
 from sigprop.activations import Activation
 from sigprop.gaussian.closed_forms import closed_form
-from sigprop.gaussian.panels import resolving_cuts, standard_rule, uniform_rule
 from sigprop.gaussian.single import hermite, mean_square
+from sigprop.gaussian.windows import line_sums, positive, shared_sums
 
 __all__ = ["covariance", "deficit", "deficit_and_slope", "product", "slope_product"]
 
 Scalar = Float[Array, ""]
-# Around a kink the smoothed function turns on the scale s of the smoothing: cut there as well.
-_KINK_SPREAD = (-8.0, -4.0, -1.5, 1.5, 4.0, 8.0)
 
 
 def covariance(f: Activation, g: Activation, q_a: Scalar, q_b: Scalar, e: Scalar) -> Scalar:
@@ -47,7 +45,15 @@ def slope_product(
     activation: Activation, q_a: Scalar, q_b: Scalar, e: Scalar, nodes: int | None = None
 ) -> Scalar:
     """E[φ'(u) φ'(v)] for variances q_a, q_b and correlation 1 - ε."""
-    return _pair(activation, activation, 1, 1, nodes, q_a, q_b, e)
+    value = _pair(activation, activation, 1, 1, nodes, q_a, q_b, e)
+    if not activation.infinite_slope:
+        return value
+    # Where u and v pass a jump together it is infinite; if only perhaps, it is not given.
+    rough = activation.rough
+    at_zero = 0.0 in [*(x for x, *_ in rough.jumps), *(x for x, _ in rough.steep)]
+    together = at_zero | ((e == 0) & (q_a == q_b))
+    at_end = jnp.where(together, jnp.inf, jnp.nan)
+    return jnp.where((e == 0) | (e == 2), at_end.astype(value.dtype), value)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3, 4))
@@ -67,18 +73,19 @@ def _pair(
         return (closed.product, closed.slope_product)[order_a](q_a, q_b, e)
     shared, own, sign = _split(e)
     bends = [(f, q_a, jnp.ones_like(sign)), (g, q_b, sign)]
-    w, weights = _shared_rule(bends, shared, own, nodes)
     root = jnp.sqrt(shared)
-    m_a, m_b = jnp.sqrt(q_a) * root * w, sign * jnp.sqrt(q_b) * root * w
-    s_a, s_b = (jnp.full_like(w, jnp.sqrt(q * own)) for q in (q_a, q_b))
-    if f == g and order_a == order_b:  # one call for both: φ is inlined, and compiled, once
-        both = jnp.concatenate([m_a, m_b]), jnp.concatenate([s_a, s_b])
-        smooth = _smoothed(f, order_a, *both, nodes)
-        smooth_a, smooth_b = smooth[: w.size], smooth[w.size :]
-    else:
+
+    def product_at(w):
+        m_a, m_b = jnp.sqrt(q_a) * root * w, sign * jnp.sqrt(q_b) * root * w
+        s_a, s_b = (jnp.full_like(w, jnp.sqrt(q * own)) for q in (q_a, q_b))
+        if f == g and order_a == order_b:  # one call for both: φ is inlined, and compiled, once
+            both = jnp.concatenate([m_a, m_b]), jnp.concatenate([s_a, s_b])
+            smooth = _smoothed(f, order_a, *both, nodes)
+            return smooth[: w.size] * smooth[w.size :]
         smooth_a = _smoothed(f, order_a, m_a, s_a, nodes)
-        smooth_b = _smoothed(g, order_b, m_b, s_b, nodes)
-    return jnp.sum(weights * smooth_a * smooth_b)
+        return smooth_a * _smoothed(g, order_b, m_b, s_b, nodes)
+
+    return shared_sums(bends, shared, own, product_at, nodes)
 
 
 @_pair.defjvp
@@ -121,39 +128,12 @@ def _smoothed(
     f, raised = (activation.derivative if lent else activation.fn), order - lent
 
     def at(centre, s):
-        y, weights = _own_rule(activation, centre, s, nodes)
-        return jnp.sum(weights * hermite(raised, y) * f(centre + s * y)) / _positive(s) ** raised
+        def weighed(y):
+            return hermite(raised, y) * f(centre + s * y)
+
+        return line_sums(activation, weighed, centre, s, nodes) / positive(s) ** raised
 
     return jax.vmap(at)(m, s)
-
-
-def _own_rule(activation, centre, s, nodes):
-    """Rule over y, for functions of centre + s y."""
-    if nodes is not None:
-        return uniform_rule(nodes, s.dtype)
-    return standard_rule((jnp.asarray(resolving_cuts(activation), s.dtype) - centre) / _positive(s))
-
-
-def _shared_rule(bends, shared, own, nodes):
-    """Rule over w, cut where the smoothed (function, variance, sign) in ``bends`` bend."""
-    if nodes is not None:
-        return uniform_rule(nodes, shared.dtype)
-    cuts = [
-        sign * _bends(f, jnp.sqrt(q * own)) / _positive(jnp.sqrt(q * shared))
-        for f, q, sign in bends
-    ]
-    return standard_rule(jnp.concatenate(cuts))
-
-
-def _bends(activation: Activation, s: Scalar) -> Float[Array, "cuts"]:
-    """Points x where E_y[φ(x + s y)] changes its character."""
-    kinks = jnp.asarray(np.reshape(activation.kinks, (-1, 1)), s.dtype)
-    spread = kinks + s * jnp.asarray(_KINK_SPREAD, s.dtype)
-    return jnp.concatenate([jnp.asarray(resolving_cuts(activation), s.dtype), spread.ravel()])
-
-
-def _positive(s: Scalar) -> Scalar:
-    return jnp.maximum(s, np.asarray(np.finfo(s.dtype).tiny ** 0.5, s.dtype))
 
 
 # ---------------------------------------------------------------------------- near c = 1
@@ -175,12 +155,19 @@ def deficit(activation: Activation, q: Scalar, e: Scalar, nodes: int | None = No
     def negative():
         return mean_square(activation, q) - product(activation, q, q, e, nodes)
 
+    # Where φ jumps there is no cancellation, and where it is steep its slope is no help.
+    least = np.asarray(np.finfo(e.dtype).tiny ** 0.25, e.dtype)
+    small = least if activation.infinite_slope else np.asarray(_SMALL, e.dtype)
+
     def direct():
-        return deficit_and_slope(activation, q, jnp.clip(e, _SMALL, 1), nodes)[0]
+        return deficit_and_slope(activation, q, jnp.clip(e, small, 1), nodes)[0]
 
     def tiny():
         return _integrated_deficit(activation, q, jnp.minimum(e, _SMALL), nodes)
 
+    if activation.infinite_slope:
+        near = jnp.where(e > 0, direct(), 0.0)
+        return jax.lax.cond(e > 1, negative, lambda: near)
     return jax.lax.cond(e > 1, negative, lambda: jax.lax.cond(e >= _SMALL, direct, tiny))
 
 
@@ -205,17 +192,24 @@ def deficit_and_slope(
     if closed is not None:
         return closed.deficit(q, e), closed.slope_product(q, q, e)
     s = jnp.sqrt(q * e)
-    w, weights = _shared_rule([(activation, q, jnp.ones_like(q))], 1 - e, e, nodes)
 
     def at(centre):
-        y, inner = _own_rule(activation, centre, s, nodes)
-        phi, derivative = activation.value_and_derivative(centre + s * y)
-        change = phi - activation.fn(centre)
-        spread = jnp.sum(inner * change * change) - jnp.sum(inner * change) ** 2
-        return spread, jnp.sum(inner * derivative) ** 2
+        def changes(y):
+            phi, derivative = activation.value_and_derivative(centre + s * y)
+            change = phi - activation.fn(centre)
+            if activation.rough.jumps:  # by Stein: φ' as given lacks them
+                derivative = y * change / s
+            return jnp.stack([change * change, change, derivative])
 
-    spread, slope = jax.vmap(at)(jnp.sqrt(q * (1 - e)) * w)
-    return jnp.sum(weights * spread), jnp.sum(weights * slope)
+        square, mean, slope = line_sums(activation, changes, centre, s, nodes)
+        return jnp.stack([square - mean**2, slope**2])
+
+    def spread_and_slope(w):
+        return jax.vmap(at, out_axes=1)(jnp.sqrt(q * (1 - e)) * w)
+
+    bends = [(activation, q, jnp.ones_like(q))]
+    lost, slope = shared_sums(bends, 1 - e, e, spread_and_slope, nodes)
+    return lost, slope
 
 
 def _integrated_deficit(activation, q, e, nodes):
@@ -228,7 +222,9 @@ def _integrated_deficit(activation, q, e, nodes):
 
 def _near_slope(activation, q, e, nodes):
     """E[φ'(u) φ'(v)] at equal variance and ε <= 1: both sides are the same smoothed function."""
-    w, weights = _shared_rule([(activation, q, jnp.ones_like(q))], 1 - e, e, nodes)
-    s = jnp.full_like(w, jnp.sqrt(q * e))
-    smooth = _smoothed(activation, 1, jnp.sqrt(q * (1 - e)) * w, s, nodes)
-    return jnp.sum(weights * smooth * smooth)
+
+    def square_at(w):
+        s = jnp.full_like(w, jnp.sqrt(q * e))
+        return _smoothed(activation, 1, jnp.sqrt(q * (1 - e)) * w, s, nodes) ** 2
+
+    return shared_sums([(activation, q, jnp.ones_like(q))], 1 - e, e, square_at, nodes)

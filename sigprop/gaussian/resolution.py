@@ -6,9 +6,12 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from sigprop import activations
 from sigprop._precision import exact_float64
 from sigprop.activations import Activation
-from sigprop.gaussian.panels import STANDARD_CUTS
+from sigprop.gaussian.panels import STANDARD_CUTS, grows_fast, resolving_cuts
+from sigprop.gaussian.single import Monomial
+from sigprop.gaussian.trust import trusted
 
 __all__ = ["uniform_nodes"]
 
@@ -27,11 +30,23 @@ def uniform_nodes(activation: Activation, variance: float) -> int | None:
     Rather than the poles of φ, the largest step h that integrates it is looked for, once.
     """
     step = _largest_step(activation)
-    if step is None or not np.isfinite(variance):
+    if step is None or not np.isfinite(variance) or not _holds(activation, variance):
         return None
     needed = max(_FEWEST, _MARGIN * _SPAN * math.sqrt(variance) / step)
     rounded = 2 ** math.ceil(math.log2(needed))
     return rounded if rounded <= _MOST else None
+
+
+def _holds(activation: Activation, variance: float) -> bool:
+    """Whether panels, which have looked closely, know of nothing that equidistant nodes miss."""
+    if activations.is_named(activation):
+        return True
+    f = Monomial(activation, value=2)
+    low, high = trusted(f, activation)
+    cuts = np.asarray([*resolving_cuts(activation)])
+    narrowest = np.diff(cuts).min(initial=np.inf)
+    step = _largest_step(activation)
+    return low <= variance <= high and not grows_fast(activation) and narrowest > 2 * step
 
 
 @functools.lru_cache(maxsize=512)

@@ -11,9 +11,19 @@ from jaxtyping import Array, Float
 
 from sigprop.activations import Activation
 from sigprop.gaussian.closed_forms import closed_form
-from sigprop.gaussian.panels import resolving_cuts, standard_rule, uniform_rule
+from sigprop.gaussian.panels import uniform_rule
+from sigprop.gaussian.trust import trusted
+from sigprop.gaussian.windows import line_sums, positive
 
-__all__ = ["integral", "mean_square", "mean_square_slope", "monomial", "slope_square", "squares"]
+__all__ = [
+    "gained",
+    "integral",
+    "mean_square",
+    "mean_square_slope",
+    "monomial",
+    "slope_square",
+    "squares",
+]
 
 Scalar = Float[Array, ""]
 
@@ -35,40 +45,44 @@ class Monomial:
 def monomial(
     activation: Activation, variance: Scalar, *, value: int = 0, slope: int = 0, argument: int = 0
 ) -> Scalar:
-    """E[x^argument φ(x)^value φ'(x)^slope], x ~ N(0, variance)."""
-    f = Monomial(activation, value, slope, argument)
-    return integral(f, resolving_cuts(activation), variance)
+    """E[x^argument φ(x)^value φ'(x)^slope], x ~ N(0, variance); φ' without its jumps."""
+    return integral(Monomial(activation, value, slope, argument), activation, variance)
 
 
-def integral(f: Callable, cuts: tuple[float, ...], variance: Scalar) -> Scalar:
-    """E[f(x)], x ~ N(0, variance), with panels cut at ``cuts``."""
-    return _heat(f, cuts, 0, variance)
+def integral(f: Callable, activation: Activation, variance: Scalar) -> Scalar:
+    """E[f(x)], x ~ N(0, variance), for f made of φ and φ'; nan where it is not known to 1e-9."""
+    return _where_trusted(_heat(f, activation, 0, variance), f, activation, variance)
+
+
+def _where_trusted(value: Scalar, f: Callable, activation: Activation, variance: Scalar) -> Scalar:
+    low, high = trusted(f, activation)
+    if low == 0.0 and high == np.inf:
+        return value
+    return jnp.where((variance >= low) & (variance <= high), value, jnp.nan)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _heat(f: Callable, cuts: tuple[float, ...], order: int, variance: Scalar) -> Scalar:
+def _heat(f: Callable, activation: Activation, order: int, variance: Scalar) -> Scalar:
     """(d/dq)^order E[f(x)] = E[f(√q z) He_{2 order}(z)]/(2q)^order.
 
     The Gaussian solves the heat equation, so derivatives in q fall on it and not on f, which may
     have kinks and jumps.
     """
     deviation = jnp.sqrt(variance)
-    z, weights = _rule(cuts, deviation)
-    total = jnp.sum(weights * hermite(2 * order, z) * f(deviation * z))
+
+    def weighed(z):
+        return hermite(2 * order, z) * f(deviation * z)
+
+    total = line_sums(activation, weighed, jnp.zeros_like(deviation), deviation)
     return total / (2 * variance) ** order if order else total
 
 
-def _rule(cuts: tuple[float, ...], deviation: Scalar):
-    tiny = np.asarray(np.finfo(deviation.dtype).tiny ** 0.5, deviation.dtype)
-    return standard_rule(jnp.asarray(cuts, deviation.dtype) / jnp.maximum(deviation, tiny))
-
-
 @_heat.defjvp
-def _heat_jvp(f, cuts, order, primals, tangents):
+def _heat_jvp(f, activation, order, primals, tangents):
     (variance,), (variance_dot,) = primals, tangents
     return (
-        _heat(f, cuts, order, variance),
-        _heat(f, cuts, order + 1, variance) * variance_dot,
+        _heat(f, activation, order, variance),
+        _heat(f, activation, order + 1, variance) * variance_dot,
     )
 
 
@@ -97,19 +111,48 @@ def _mean_square_jvp(activation, primals, tangents):
 
 
 def mean_square_slope(activation: Activation, variance: Scalar) -> Scalar:
-    """D E[φ²]/dq = E[x φ(x) φ'(x)]/q."""
+    """D E[φ²]/dq = E[x φ(x) φ'(x)]/q, jumps of φ included."""
     closed = closed_form(activation)
     if closed is not None:
         return closed.square_slope(variance)
-    return monomial(activation, variance, value=1, slope=1, argument=1) / variance
+    rough, square = activation.rough, Monomial(activation, value=2)
+    if not rough.slope_known:  # from the values of φ alone
+        by_values = _heat(square, activation, 1, variance)
+        return _where_trusted(by_values, square, activation, variance)
+    smooth = monomial(activation, variance, value=1, slope=1, argument=1) / variance
+    if not rough.jumps:
+        return smooth
+    total = smooth + _jumps_of_square(rough.jumps, variance)
+    return _where_trusted(total, square, activation, variance)  # φ' = 0 tells nothing of jumps
+
+
+def _jumps_of_square(jumps: tuple[tuple[float, float, float], ...], variance: Scalar) -> Scalar:
+    """E[x/(2q) Σ_k (φ(k+)² - φ(k-)²) δ(x - k)]: what E[φ φ''+ φ'²] has at jumps."""
+    place, left, right = (jnp.asarray(column, variance.dtype) for column in np.transpose(jumps))
+    deviation = jnp.sqrt(variance)
+    z = place / positive(deviation)
+    density = jnp.exp(-z * z / 2) / (float(np.sqrt(2 * np.pi)) * positive(deviation))
+    near = jnp.abs(z) < 38  # beyond, powers of a small variance overflow before the rest vanishes
+    shares = jnp.where(near, jnp.where(near, z, 0.0) * (right**2 - left**2) * density, 0.0)
+    return jnp.sum(shares) / (2 * positive(deviation))
 
 
 def slope_square(activation: Activation, variance: Scalar) -> Scalar:
-    """E[φ'(x)²]."""
+    """E[φ'(x)²]; infinite where φ jumps, or is as steep as √|x|."""
     closed = closed_form(activation)
     if closed is not None:
         return closed.slope_square(variance)
+    if activation.infinite_slope:
+        return jnp.full_like(variance, jnp.inf)
     return monomial(activation, variance, slope=2)
+
+
+def gained(weight_var: Scalar, slope: Scalar) -> Scalar:
+    """σ_w² E[φ'²]: where E[φ'²] is infinite, inf, and 0 without weights; differentiable there."""
+    usual = jnp.isfinite(slope)
+    infinite = jnp.where(weight_var > 0, jnp.where(jnp.isnan(slope), jnp.nan, jnp.inf), 0.0)
+    product = weight_var * jnp.where(usual, slope, 1.0)
+    return jnp.where(usual, product, infinite.astype(product.dtype))
 
 
 def squares(

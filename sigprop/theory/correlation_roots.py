@@ -22,6 +22,7 @@ __all__ = ["correlation_deficit"]
 Scalar = Float[Array, ""]
 _COARSE_NODES = 48
 _MOST_STEPS = 60
+_SMALLEST_ROUGH = 1e-12
 _SMALLEST = 1e-3  # of √ε; below, ψ is its own limit to the accuracy that 1 - ε can show
 
 
@@ -35,7 +36,9 @@ def correlation_deficit(
 
 def _solve(activation, nodes, weight_var, variance):
     """A coarse root from a few nodes, then Newton on the exact ψ from there."""
-    one, least = jnp.ones_like(variance), jnp.full_like(variance, _SMALLEST)
+    # Of φ that jumps or is infinitely steep ψ rises to infinity, and its root may lie anywhere.
+    smallest = _SMALLEST_ROUGH if activation.infinite_slope else _SMALLEST
+    one, least = jnp.ones_like(variance), jnp.full_like(variance, smallest)
     coarse_tolerance = np.asarray(1e-5, variance.dtype)
     # Newton's next step would be the square of this one: below rounding.
     fine_tolerance = np.asarray(np.finfo(variance.dtype).eps ** 0.5 / 4, variance.dtype)
@@ -68,7 +71,8 @@ def _newton(function, low, high, start, tolerance):
         newton = t - value / slope
         inside = (newton > a) & (newton < b)
         # Convex ψ: a step that leaves the bracket at the top means the root is the end itself.
-        following = jnp.where(inside, newton, jnp.where(newton >= b, b, (a + b) / 2))
+        middle = jnp.where(a < b / 100, jnp.sqrt(a * b), (a + b) / 2)
+        following = jnp.where(inside, newton, jnp.where(newton >= b, b, middle))
         following = jnp.where(value == 0, t, following)
         # Only a Newton step bounds the error that is left; others end by standing still.
         settled = inside | (following == t)

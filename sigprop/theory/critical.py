@@ -50,12 +50,15 @@ class CriticalPoint:
         and the approach is algebraic, as for tanh at (1, 0)).
     status
         `CriticalStatus`.
+    reason
+        Why there is none, where ``status`` is NONE; else "".
     """
 
     weight_var: Theory
     variance: Theory
     chi_q: Theory
     status: np.ndarray | np.integer | int
+    reason: str = dataclasses.field(default="", metadata={"static": True})
 
     @property
     def stable(self) -> np.ndarray | np.bool_:
@@ -88,6 +91,8 @@ def critical_points(activation: ActivationLike, *, bias_var: float) -> tuple[Cri
     if np.ndim(bias_var) or is_traced(bias_var):
         raise ValueError(f"bias_var must be a scalar, got {bias_var!r}")
     kind = activations.get(activation)
+    if kind.infinite_slope:  # χ₁ is infinite whatever the weights
+        return ()
     found = [_point(kind, q) for q in _roots(kind, float(bias_var))]
     if bias_var == 0:
         found = _at_zero(kind) + found
@@ -99,7 +104,7 @@ def critical_weight_var(activation: ActivationLike, *, bias_var: ArrayLike) -> C
 
     The smallest stable one; if no network flows to any, the smallest, with status UNSTABLE; if
     χ₁ = 1 is only approached as the variance grows without bound (relu with biases), that one,
-    with status UNBOUNDED; else nan, with status NONE.
+    with status UNBOUNDED; else nan, with status NONE and a ``reason``.
 
     Raises
     ------
@@ -112,14 +117,30 @@ def critical_weight_var(activation: ActivationLike, *, bias_var: ArrayLike) -> C
     2.0
     >>> critical_weight_var("tanh", bias_var=[0.0, 0.0025]).weight_var.round(6)
     array([1.      , 1.260094])
+    >>> critical_weight_var(jnp.sign, bias_var=0.1).reason
+    'χ₁ is infinite at every weight variance above 0: the function jumps at x = 0'
     """
     check_non_negative("bias_var", bias_var)
     array = np.asarray(bias_var, float)
     points = [_preferred(activation, float(b)) for b in array.ravel()]
     stacked = jax.tree.map(lambda *leaves: np.asarray(leaves).reshape(array.shape)[()], *points)
+    if np.any(np.equal(stacked.status, CriticalStatus.NONE)):
+        stacked = dataclasses.replace(stacked, reason=_why_none(activations.get(activation)))
     if array.ndim:
         return stacked
     return dataclasses.replace(stacked, status=CriticalStatus(int(stacked.status)))
+
+
+def _why_none(kind: Activation) -> str:
+    if kind.infinite_slope:
+        return f"χ₁ is infinite at every weight variance above 0: {kind.infinite_slope}"
+    known = table(kind)
+    if known.unknown_below or known.unknown_above:
+        low, high = known.variance[[0, -1]]
+        return (
+            f"no χ₁ = 1 at a variance in [{low:.3g}, {high:.3g}]; beyond, {kind.name} is unresolved"
+        )
+    return "at no variance does a fixed point have χ₁ = 1"
 
 
 def _preferred(activation: ActivationLike, bias_var: float) -> CriticalPoint:

@@ -181,11 +181,20 @@ def _slopes(kind: Activation, weight_var, bias_var, variance0, tolerance, root, 
     q = _attached(kind, jnp.where(usual, root, 1.0), moves, weight_var, bias_var, variance0)
     ends = limits(kind)
     square = jnp.where(root == 0, ends.square_zero, ends.square_infinity)
-    square = jnp.where(status == VarianceStatus.NOT_CONVERGED, jnp.nan, square).astype(q.dtype)
-    limit = weight_var * jnp.where(usual, 0.0, square)
-    chi_1 = jnp.where(usual, weight_var * single.slope_square(kind, q), limit)
-    chi_q = jnp.where(usual, weight_var * single.mean_square_slope(kind, q), limit)
+    unknown = (status == VarianceStatus.NOT_CONVERGED) | (status == VarianceStatus.UNRESOLVED)
+    square = jnp.where(unknown, jnp.nan, square).astype(q.dtype)
+    limit = single.gained(weight_var, jnp.where(usual, 0.0, square))
+    chi_1 = jnp.where(usual, single.gained(weight_var, single.slope_square(kind, q)), limit)
+    growth = jnp.where(unknown, jnp.nan, _growth_limit(kind, weight_var, root))
+    chi_q = jnp.where(usual, weight_var * single.mean_square_slope(kind, q), growth)
     return jnp.where(usual, q, root), chi_1, chi_q, usual & (chi_1 > 1 + tolerance)
+
+
+def _growth_limit(kind: Activation, weight_var, root):
+    """Slope of the variance map as q tends to 0 or to infinity: that of φ without its jumps."""
+    ends = limits(kind)
+    zero, infinity = (np.mean(np.square(s)) for s in (ends.slopes_zero, ends.slopes_infinity))
+    return single.gained(weight_var, jnp.where(root == 0, zero, infinity).astype(root.dtype))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -286,7 +295,8 @@ def _correlation_status(kind, weight_var, bias_var, status, chi_1, xp):
         stays = status == VarianceStatus.CONTINUUM
         code = xp.where(stays, int(CorrelationStatus.DEPENDS_ON_START), code)
     silent = (weight_var == 0) & (bias_var == 0)
-    lost = silent | (status == VarianceStatus.NOT_CONVERGED) | xp.isnan(chi_1)
+    unknown = (status == VarianceStatus.NOT_CONVERGED) | (status == VarianceStatus.UNRESOLVED)
+    lost = silent | unknown | xp.isnan(chi_1)
     return xp.where(lost, int(CorrelationStatus.UNDEFINED), code).astype(xp.int32)
 
 

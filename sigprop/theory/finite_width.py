@@ -33,7 +33,7 @@ from sigprop._checks import check_non_negative, check_one_of, check_whole_number
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.gaussian import single
-from sigprop.gaussian.panels import resolving_cuts, standard_rule
+from sigprop.gaussian.panels import nearest_cuts, standard_rule
 from sigprop.theory.chunks import over_cells
 from sigprop.theory.maps import ActivationLike, Theory, check_correlation
 
@@ -256,7 +256,10 @@ class _Sum(NamedTuple):
 def _sums(kind: Activation, q) -> tuple[_Sum, _Sum, _Sum]:
     """φ/√S, φ²/S and φ'²/m in normalised Hermite polynomials."""
     deviation = jnp.sqrt(q)
-    z, weights = standard_rule(jnp.asarray(resolving_cuts(kind), q.dtype) / deviation)
+    cuts, largest = nearest_cuts(kind)
+    z, weights = standard_rule(jnp.asarray(cuts, q.dtype) / deviation)
+    known = not kind.infinite_slope
+    weights = jnp.where((q <= largest) & known, weights, jnp.nan)
     phi, derivative = kind.value_and_derivative(deviation * z)
     basis = _weighted_hermite(z, weights)
 

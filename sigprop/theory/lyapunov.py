@@ -59,7 +59,7 @@ def lyapunov_exponents(
     Raises
     ------
     ValueError
-        For a value out of range.
+        For a value out of range, or an activation that jumps.
 
     Examples
     --------
@@ -76,7 +76,13 @@ def lyapunov_exponents(
     for name, value in (("weight_var", weight_var), ("variance", variance)):
         if np.ndim(value) or not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite scalar > 0, got {value!r}")
-    values, node_weights = _squared_slopes(activations.get(activation), variance)
+    kind = activations.get(activation)
+    if kind.rough.jumps:
+        raise ValueError(
+            f"activation must have no jumps for Lyapunov exponents, of {kind.name} "
+            f"{kind.infinite_slope}"
+        )
+    values, node_weights = _squared_slopes(kind, variance)
     log_t = _log_root(values, node_weights, fraction)
     weights = np.log(weight_var) + (np.log1p(-fraction) if ensemble == "gaussian" else 0.0)
     return (weights + np.log(fraction) + log_t - np.log1p(-fraction)) / 2

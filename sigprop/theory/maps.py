@@ -108,7 +108,7 @@ def chi(
 
     χ₁ is the factor by which squared gradients pass one layer backwards, the mean squared singular
     value of a layer's Jacobian, and the slope of the correlation map at 1 (Schoenholz et al. 2017,
-    eq. 5).
+    eq. 5). It is inf where φ jumps (sign), and where φ is as steep as √|x| is at 0.
 
     Examples
     --------
@@ -131,7 +131,7 @@ def _chi(activation, variance, weight_var, correlation):
 
         return jax.lax.cond(c == 1, at_one, below)
 
-    return weight_var * cellwise(cell, variance, correlation)
+    return single.gained(weight_var, cellwise(cell, variance, correlation))
 
 
 def correlation_map(

@@ -13,13 +13,16 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import mpmath
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sigprop import activations
 from sigprop._checks import check_non_negative, check_one_of, check_whole_number
+from sigprop._precision import exact_float64
 from sigprop.activations import Activation
+from sigprop.gaussian import single
 from sigprop.gaussian.limits import limits
 from sigprop.theory.equilibrium import fixed_point
 from sigprop.theory.maps import ActivationLike
@@ -46,7 +49,8 @@ class JacobianSpectrum:
     depth
         Number of layers.
     status
-        A `TheoryStatus`: NO_THEORY where the layers' variances have no limit, or φ' has none there.
+        A `TheoryStatus`: NO_THEORY where the layers' variances have no limit, or φ' has none there,
+        where φ jumps (E[φ'²] is infinite), and where φ' has more detail than is resolved.
     """
 
     equation: SpectralEquation | None
@@ -307,13 +311,21 @@ def _law_at_fixed_point(
 
 def _law_at(activation: Activation, variance: float) -> SlopeLaw | None:
     """The law of φ'² at a variance, by its limit at 0 and infinity, None where there is none."""
-    if np.isnan(variance):
+    if np.isnan(variance) or activation.infinite_slope:
         return None
     if 0 < variance < np.inf:
-        return slope_law(activation, float(variance))
+        law = slope_law(activation, float(variance))
+        return law if _agrees(law, activation, float(variance)) else None
     far = limits(activation)
     slopes = far.slopes_infinity if variance else far.slopes_zero
     return limit_law(slopes) if np.isfinite(slopes).all() else None
+
+
+@exact_float64
+def _agrees(law: SlopeLaw, activation: Activation, variance: float) -> bool:
+    """Whether the law's panels, cut for it alone, have the E[φ'²] of another rule."""
+    mean = float(single.slope_square(activation, jnp.asarray(variance)))
+    return bool(np.isclose(law.mean, mean, rtol=1e-8, atol=0.0))
 
 
 def _merged(

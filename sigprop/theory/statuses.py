@@ -22,6 +22,7 @@ class VarianceStatus(IntEnum):
     UNBOUNDED = 2  # to infinity: the signal explodes
     CONTINUUM = 3  # nowhere: every variance is a fixed point (relu at (2, 0))
     NOT_CONVERGED = 4  # a variance map that is not increasing can oscillate for ever
+    UNRESOLVED = 5  # to where φ has more detail than its integrals resolve, or none are finite
 
 
 class CorrelationStatus(IntEnum):

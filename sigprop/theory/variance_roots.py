@@ -39,6 +39,8 @@ class Table(NamedTuple):
     variance: np.ndarray
     ratio: np.ndarray
     slope: np.ndarray
+    unknown_below: bool = False
+    unknown_above: bool = False
 
     @property
     def increasing(self) -> bool:
@@ -59,8 +61,17 @@ def table(activation: Activation) -> Table:
         return square / q, jax.vmap(functools.partial(single.mean_square_slope, activation))(q)
 
     ratio, slope = (np.asarray(a) for a in tabulate(jnp.asarray(variance)))
-    usable = np.isfinite(ratio) & np.isfinite(slope)  # x³ overflows before the table ends
-    return Table(variance[usable], ratio[usable], slope[usable])
+    known = np.flatnonzero(np.isfinite(ratio) & np.isfinite(slope))
+    if not known.size:
+        raise ValueError(
+            f"activation must have a finite E[φ²] that can be integrated at some variance, "
+            f"{activation.name} has none"
+        )
+    first, last = known[0], known[-1] + 1
+    # What overflows (x³) is known to be large; nan is what panels do not resolve.
+    above = last < variance.size and bool(np.isnan(ratio[last]))
+    columns = (column[first:last] for column in (variance, ratio, slope))
+    return Table(*columns, unknown_below=bool(first > 0), unknown_above=above)
 
 
 def growth(
@@ -85,7 +96,8 @@ def attractor(
 def _monotone_attractor(activation, weight_var, bias_var, variance0):
     dtype = variance0.dtype
     slack = np.asarray(_SLACK * np.finfo(dtype).eps, dtype)
-    grid, ratio, _ = (jnp.asarray(column, dtype) for column in table(activation))
+    tabulated = table(activation)
+    grid, ratio = (jnp.asarray(column, dtype) for column in tabulated[:2])
     h = weight_var * ratio + bias_var / grid - 1
     start = jnp.clip(variance0, grid[0], grid[-1])
     h_start, _ = growth(activation, weight_var, bias_var, start)
@@ -103,7 +115,12 @@ def _monotone_attractor(activation, weight_var, bias_var, variance0):
     limit = jnp.where(up, jnp.inf, 0.0).astype(dtype)
     value = jnp.where(here, start, jnp.where(found | touches, root, limit))
     value = jnp.where(status == VarianceStatus.CONTINUUM, variance0, value)
-    return value, status
+    # A start outside the table, or a network that leaves it, where nothing is known.
+    strange = (variance0 < grid[0]) & tabulated.unknown_below
+    strange |= (variance0 > grid[-1]) & tabulated.unknown_above
+    strange |= (status == VarianceStatus.ZERO) & tabulated.unknown_below
+    strange |= (status == VarianceStatus.UNBOUNDED) & tabulated.unknown_above
+    return jnp.where(strange, jnp.nan, value), jnp.where(strange, VarianceStatus.UNRESOLVED, status)
 
 
 def _bracket(grid, h, start, up, slack):
@@ -192,7 +209,7 @@ def refined_root(
 @exact_float64
 def all_roots(activation: Activation, weight_var: float, bias_var: float) -> list[float]:
     """Every q > 0 with F(q) = q, ascending, tangential ones included; [] if all q are fixed."""
-    grid, ratio, _ = table(activation)
+    grid, ratio, *_ = table(activation)
     h = weight_var * ratio + bias_var / grid - 1
     slack = _SLACK * np.finfo(float).eps
     sign = np.where(np.abs(h) <= slack, 0, np.sign(h))
@@ -248,7 +265,7 @@ def _iterated_attractor(activation, weight_var, bias_var, variance0):
 
     state = (jnp.zeros((), jnp.int32), layer(variance0), jnp.ones_like(variance0))
     layers, q, _ = jax.lax.while_loop(unfinished, step, state)
-    dies, explodes = q <= least, ~(q < 1 / least)
+    dies, explodes = q <= least, q >= 1 / least
     inner = jnp.clip(q, least, 1 / least)
     slope = weight_var * single.mean_square_slope(activation, inner)
     polished = inner - (inner - layer(inner)) / (1 - slope)
@@ -259,4 +276,5 @@ def _iterated_attractor(activation, weight_var, bias_var, variance0):
     value = jnp.where(status == VarianceStatus.FINITE, polished, q)
     value = jnp.where(status == VarianceStatus.ZERO, 0.0, value)
     value = jnp.where(status == VarianceStatus.UNBOUNDED, jnp.inf, value)
+    status = jnp.where(jnp.isnan(q), VarianceStatus.UNRESOLVED, status)
     return jnp.where(status == VarianceStatus.NOT_CONVERGED, jnp.nan, value), status

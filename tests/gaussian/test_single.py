@@ -39,12 +39,6 @@ UNSEEN = {
     ),
     "waves": (_wiggle, _numpy(lambda x: np.sin(7 * x) + x, lambda x: 7 * np.cos(7 * x) + 1)),
     "cube": (lambda x: x**3, _numpy(lambda x: x**3, lambda x: 3 * x**2)),
-    "step and slope": (
-        lambda x: jnp.where(x > 0.3, x, 0.5 * x),  # jumps by 0.15 at 0.3
-        _numpy(
-            lambda x: np.where(x > 0.3, x, 0.5 * x), lambda x: np.where(x > 0.3, 1.0, 0.5), (0.3,)
-        ),
-    ),
 }
 
 
