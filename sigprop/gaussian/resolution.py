@@ -46,7 +46,8 @@ def _holds(activation: Activation, variance: float) -> bool:
     cuts = np.asarray([*resolving_cuts(activation)])
     narrowest = np.diff(cuts).min(initial=np.inf)
     step = _largest_step(activation)
-    return low <= variance <= high and not grows_fast(activation) and narrowest > 2 * step
+    slow = step is not None and narrowest > 2 * step
+    return bool(low <= variance <= high and slow) and not grows_fast(activation)
 
 
 @functools.lru_cache(maxsize=512)

@@ -147,7 +147,7 @@ def slope_square(activation: Activation, variance: Scalar) -> Scalar:
     return monomial(activation, variance, slope=2)
 
 
-def gained(weight_var: Scalar, slope: Scalar) -> Scalar:
+def gained(weight_var: Float[Array, "..."], slope: Float[Array, "..."]) -> Float[Array, "..."]:
     """σ_w² E[φ'²]: where E[φ'²] is infinite, inf, and 0 without weights; differentiable there."""
     usual = jnp.isfinite(slope)
     infinite = jnp.where(weight_var > 0, jnp.where(jnp.isnan(slope), jnp.nan, jnp.inf), 0.0)

@@ -105,11 +105,11 @@ def window_sums(
     padded = jnp.concatenate([-flank[:1], cuts, flank])
     start = jnp.searchsorted(padded, -reach, side="right") - 1
     count = jnp.searchsorted(padded, reach) - start
-    steps = jnp.arange(_WINDOW + 1)
+    steps = jnp.arange(_WINDOW + 1, dtype=jnp.int32)
     even = jnp.zeros((), bool)
     if pitch is not None:
         pitch = jnp.maximum(pitch, 2 * reach / 1e6)
-        even = 2 * reach / pitch < count
+        even = 2 * reach / pitch < count.astype(cuts.dtype)
 
     def window(k):
         edges = jax.lax.dynamic_slice(padded, (start + k * _WINDOW,), (_WINDOW + 1,))

@@ -1,5 +1,6 @@
 """Infinite width: what mean-field theory predicts. No network, no random key."""
 
+from sigprop.gaussian.unresolved import UnresolvedWarning
 from sigprop.theory.all_fixed_points import fixed_points
 from sigprop.theory.batch_norm import batch_norm_rate
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
@@ -49,6 +50,7 @@ __all__ = [
     "Phase",
     "TheoryStatus",
     "Trajectory",
+    "UnresolvedWarning",
     "VarianceStatus",
     "batch_norm_rate",
     "bounded_weight_var",

@@ -16,6 +16,7 @@ from sigprop._checks import check_non_negative
 from sigprop._precision import ambient_arrays, float64_when_eager, is_traced
 from sigprop.activations import Activation, ScalarFunction
 from sigprop.gaussian import pair, single
+from sigprop.gaussian.unresolved import warn_unresolved
 from sigprop.kinds.gauss import cellwise
 
 __all__ = [
@@ -56,9 +57,14 @@ def variance_map(
     ValueError
         For a negative or non-finite variance, or an unknown activation.
 
+    Warns
+    -----
+    UnresolvedWarning
+        Where a function of your own has more detail than is resolved; the result there is nan.
+
     Notes
     -----
-    Poole et al. 2016, eq. 3. Right to 1e-10 relative.
+    Poole et al. 2016, eq. 3. Right to 1e-10 relative; to 1e-8 for functions of your own.
 
     Examples
     --------
@@ -66,7 +72,9 @@ def variance_map(
     0.641441735597
     """
     _check(variance=variance, weight_var=weight_var, bias_var=bias_var)
-    return _variance_map(activations.get(activation), variance, weight_var, bias_var)
+    kind = activations.get(activation)
+    warn_unresolved(kind, variance)
+    return _variance_map(kind, variance, weight_var, bias_var)
 
 
 @float64_when_eager("activation")
@@ -88,7 +96,9 @@ def variance_slope(
     1.0
     """
     _check(variance=variance, weight_var=weight_var)
-    return _variance_slope(activations.get(activation), variance, weight_var)
+    kind = activations.get(activation)
+    warn_unresolved(kind, variance)
+    return _variance_slope(kind, variance, weight_var)
 
 
 @float64_when_eager("activation")
@@ -117,7 +127,9 @@ def chi(
     """
     _check(variance=variance, weight_var=weight_var)
     check_correlation("correlation", correlation)
-    return _chi(activations.get(activation), variance, weight_var, correlation)
+    kind = activations.get(activation)
+    warn_unresolved(kind, variance)
+    return _chi(kind, variance, weight_var, correlation)
 
 
 @float64_when_eager("activation")
@@ -175,9 +187,11 @@ def correlation_map(
     _check(variance=variance, weight_var=weight_var, bias_var=bias_var)
     check_correlation("correlation", correlation)
     kind = activations.get(activation)
+    warn_unresolved(kind, variance)
     if variance_b is None:
         return _equal_map(kind, correlation, variance, weight_var, bias_var)
     _check(variance_b=variance_b)
+    warn_unresolved(kind, variance_b)
     return _unequal_map(kind, correlation, variance, variance_b, weight_var, bias_var)
 
 

@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike
 from sigprop import activations
 from sigprop._checks import check_non_negative, check_one_of, check_whole_number
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
+from sigprop.activations import Activation
 from sigprop.architecture import Architecture
 from sigprop.gaussian.normalised_batch import SMALLEST_BATCH
+from sigprop.gaussian.unresolved import warn_unresolved
 from sigprop.kinds import Dense, Gauss, Kind, NoTheory, Pointwise, Sequence, compose
 from sigprop.theory.chunks import over_cells
 from sigprop.theory.maps import ActivationLike, Theory, check_correlation
@@ -99,8 +101,9 @@ def propagate(
     numbers = {"weight_var": weight_var, "bias_var": bias_var}
     for name, value in numbers.items():
         check_non_negative(name, value)
-    plain = Sequence(Pointwise(activations.get(activation)), Dense())
-    return _trajectory(plain, Gauss(), depth, numbers, variance0, correlation0)
+    kind = activations.get(activation)
+    plain = Sequence(Pointwise(kind), Dense())
+    return _told(kind, _trajectory(plain, Gauss(), depth, numbers, variance0, correlation0))
 
 
 def predict(
@@ -158,9 +161,17 @@ def predict(
                 f"batch is for norm='batch_norm', got {batch} with {architecture.norm!r}"
             )
     gauss = Gauss(batch=batch)
-    return _trajectory(
+    found = _trajectory(
         layer, gauss, architecture.depth, architecture.all_numbers, variance0, correlation0
     )
+    return _told(architecture.activation, found)
+
+
+def _told(kind: Activation, found: Trajectory) -> Trajectory:
+    """``found``, with a warning if variances on the way are beyond what is resolved of φ."""
+    if not is_traced(found.chi) and np.isnan(found.chi).any():
+        warn_unresolved(kind, found.variance, stacklevel=4)
+    return found
 
 
 def _trajectory(
