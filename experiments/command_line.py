@@ -11,11 +11,25 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import jax
-import matplotlib
-import matplotlib.figure
-import numpy as np
-import xarray as xr
+
+def _one_line_if_interrupted(kind, error, trace) -> None:
+    """Ctrl-C while libraries load (some pass it on as an ImportError) is no traceback either."""
+    cause = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            print("interrupted; run the same command again", file=sys.stderr)
+            return
+        cause = cause.__cause__ or cause.__context__
+    sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _one_line_if_interrupted  # before what takes seconds to load
+
+import jax  # noqa: E402
+import matplotlib  # noqa: E402
+import matplotlib.figure  # noqa: E402
+import numpy as np  # noqa: E402
+import xarray as xr  # noqa: E402
 
 try:
     import tyro
@@ -102,6 +116,8 @@ def swept(
 
     Ends the script where other shards have not finished yet, or another process goes on to plot.
     """
+    for _, _, store in questions:
+        _check_own_figures(store)
     axes = {axis for study, _, _ in questions for axis in study.traced_axes}
     if not axes.issuperset(options.refine):
         accepted, given = ", ".join(sorted(axes)), " ".join(options.refine)
@@ -273,6 +289,8 @@ def _one_line(boxed: str) -> str:
     near = [line.split()[0] for line in chain(*parts[1:]) if line.startswith("--")]
     if near and "Unrecognized" in message:
         message += f"; did you mean {' or '.join(dict.fromkeys(near))}?"
+    if re.search(r"--(\S*std|sigma)", message):
+        message += " (variances are meant, not standard deviations)"
     return message
 
 
@@ -294,13 +312,29 @@ def _fail(message: str, code: int = 2) -> None:
     sys.exit(code)
 
 
+_FIGURES = {".png": "Software", ".pdf": "Creator"}  # and where each says who wrote it
+_WRITER = "sigprop"
+
+
 def save_figure(figure: matplotlib.figure.Figure, stem: Path) -> list[Path]:
-    """Write ``stem``.png and ``stem``.pdf; gives their paths."""
-    paths = [stem.with_suffix(suffix) for suffix in (".png", ".pdf")]
-    for path in paths:
+    """Write ``stem``.png and ``stem``.pdf; gives their paths. Files of others are not replaced."""
+    _check_own_figures(stem)
+    paths = [stem.with_suffix(suffix) for suffix in _FIGURES]
+    for path, field in zip(paths, _FIGURES.values()):
         with replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:])
+            figure.savefig(temporary, format=path.suffix[1:], metadata={field: _WRITER})
     return paths
+
+
+def _check_own_figures(stem: Path) -> None:
+    """Raise ValueError if a figure's name is taken by a file that no script wrote."""
+    for suffix in _FIGURES:
+        path = stem.with_suffix(suffix)
+        if path.exists() and _WRITER.encode() not in path.read_bytes():
+            raise ValueError(
+                f"out must not hold a {path.name} of other making, got {path}: move it, or choose "
+                "another folder"
+            )
 
 
 @contextlib.contextmanager

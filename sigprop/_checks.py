@@ -1,8 +1,11 @@
 """Argument checks: a static mistake is one clear line that names argument, value and range."""
 
 import difflib
+import functools
+import inspect
 import operator
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -17,7 +20,11 @@ __all__ = [
     "check_one_of",
     "check_positive",
     "check_whole_number",
+    "of_variances",
 ]
+
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
 
 
 def check_whole_number(name: str, value: object, minimum: int = 1) -> int:
@@ -162,3 +169,58 @@ def _raise_at_first(
     index = tuple(int(i) for i in np.argwhere(wrong)[0])
     where = f" at index {index}" if index else ""
     raise ValueError(f"{name} must be {accepted}, got {array[index]}{where}")
+
+
+# Standard deviations, as other libraries and papers call them, and what each is the root of.
+_DEVIATIONS: dict[str, str] = dict.fromkeys(
+    ("weight_std", "w_std", "W_std", "sigma_w", "std_w"), "weight_var"
+)
+_DEVIATIONS |= dict.fromkeys(("bias_std", "b_std", "sigma_b", "std_b"), "bias_var")
+_NUMBERS = ("variance", "variance_b", "variance0", "correlation", "correlation0", "weight_var",
+            "bias_var")  # fmt: skip
+
+
+def of_variances(call: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """A function of variances, that says so to who gives it a standard deviation.
+
+    Its numbers are checked to broadcast.
+
+    Examples
+    --------
+    >>> slope = of_variances(lambda *, weight_var=1.0, bias_var=0.0: weight_var + bias_var)
+    >>> slope(sigma_w=1.5)
+    Traceback (most recent call last):
+    ...
+    TypeError: sigma_w must be given as a variance: weight_var = sigma_w**2
+    >>> slope(weight_var=np.ones(3), bias_var=np.ones(4))
+    Traceback (most recent call last):
+    ...
+    ValueError: weight_var and bias_var must broadcast, got shapes (3,) and (4,)
+    """
+    signature = inspect.signature(call)
+
+    @functools.wraps(call)
+    def checked(*args: Given.args, **kwargs: Given.kwargs) -> Returned:
+        for name in kwargs.keys() & _DEVIATIONS.keys() - signature.parameters.keys():
+            variance = _DEVIATIONS[name]
+            raise TypeError(f"{name} must be given as a variance: {variance} = {name}**2")
+        _check_broadcast(signature, args, kwargs)
+        return call(*args, **kwargs)
+
+    return checked
+
+
+def _check_broadcast(signature: inspect.Signature, args: tuple, kwargs: dict) -> None:
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+        shapes = {name: np.shape(given[name]) for name in _NUMBERS if given.get(name) is not None}
+    except (TypeError, ValueError):
+        return  # the call itself says what is missing, or no array
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        *names, last = (name for name, shape in shapes.items() if shape)
+        listed = " and ".join(str(shape) for shape in shapes.values() if shape)
+        raise ValueError(
+            f"{', '.join(names)} and {last} must broadcast, got shapes {listed}"
+        ) from None

@@ -16,6 +16,7 @@ from sigprop._checks import (
     check_non_negative,
     check_one_of,
     check_whole_number,
+    of_variances,
 )
 from sigprop._precision import is_traced
 from sigprop.kinds import Dense, Kind, Pointwise, compose
@@ -375,6 +376,10 @@ def _check_one(branch_scale) -> None:
         raise ValueError(f"{accepted}, got a traced value")
     if not np.all(np.asarray(branch_scale) == 1.0):
         raise ValueError(f"{accepted}, got {branch_scale!r}")
+
+
+# What a dataclass makes knows no hint for `weight_std` and its like.
+Architecture.__init__ = of_variances(Architecture.__init__)
 
 
 # Registered by hand: `register_dataclass` rebuilds through __init__, whose checks would refuse the

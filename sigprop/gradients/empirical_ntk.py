@@ -81,6 +81,8 @@ def empirical_ntk(
 
     def entry(rows, x):
         """Every output's gradient row against every output at ``x``: (out, out)."""
+        # By a complex array, JAX's gradient is the conjugate of the direction of steepest ascent.
+        rows = jax.tree.map(jnp.conj, rows)
         along = lambda row: jax.jvp(lambda v: outputs(v, x), (parameters.values,), (row,))[1]  # noqa: E731
         block = jax.vmap(along)(rows)
         return jnp.trace(block) / count if trace else block

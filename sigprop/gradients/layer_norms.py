@@ -132,7 +132,7 @@ def layer_norms(
     groups = _groups(names, [np.shape(value) for value in values], stacked)
     if not is_traced(loss_value, gradients):
         loss_value = float(loss_value)
-        gradients, values = ([np.asarray(a, float) for a in each] for each in (gradients, values))
+        gradients, values = (list(map(_magnitudes, each)) for each in (gradients, values))
     layers = tuple(row for group in groups for row in group.rows)
     log_gradient, log_parameter = (_per_row(groups, each) for each in (gradients, values))
     return LayerNorms(layers, _counts(groups, values), log_gradient, log_parameter, loss_value)
@@ -239,6 +239,7 @@ def _per_row(groups: Sequence[_Group], values: Sequence[Any]) -> Norms:
 def _log_norms(arrays: Sequence[Any], layers: int | None) -> Norms:
     """The log of Σ v² over the arrays, layer by layer; no square under- or overflows."""
     xp = np if isinstance(arrays[0], np.ndarray) else jnp
+    arrays = [xp.abs(a) for a in arrays]
     rows = 1 if layers is None else layers
     dtype = max((jnp.dtype(jnp.float32), *(a.dtype for a in arrays)), key=lambda d: d.itemsize)
     entries = xp.concatenate([a.reshape(rows, -1).astype(dtype) for a in arrays], axis=1)
@@ -251,6 +252,11 @@ def _log_norms(arrays: Sequence[Any], layers: int | None) -> Norms:
         total = xp.sum((entries / scale[:, None]) ** 2, axis=1)
     finite = xp.log(xp.where(some, total, 1)) + 2 * xp.log(scale)
     return xp.where(some, finite, xp.where(largest == 0, -np.inf, np.nan))
+
+
+def _magnitudes(array: Any) -> np.ndarray:
+    """|v| of each entry, real or complex of any precision, as float64."""
+    return np.asarray(jnp.abs(array), np.float64)
 
 
 def _counts(groups: Sequence[_Group], values: Sequence[Any]) -> tuple[int, ...]:

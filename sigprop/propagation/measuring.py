@@ -29,13 +29,15 @@ __all__ = ["measure"]
 
 Flat = Float[np.ndarray, " cells"]
 
+_SEEDS = 8
+
 
 def measure(
     network: Architecture | MLP,
     inputs: ArrayLike,
     *,
     key: RandomKey,
-    seeds: int = 1,
+    seeds: int | None = None,
     draws: str = "shared",
     dropout_masks: str = "independent",
     precision: lax.PrecisionLike = lax.Precision.HIGHEST,
@@ -57,7 +59,8 @@ def measure(
         that key, and its cotangents are `networks.initialisers.cotangent` of it. For an `MLP`,
         only cotangents are drawn, from `seed_key` (key, 0).
     seeds
-        How many networks for each cell, >= 1; 1 for an `MLP`.
+        How many networks for each cell, >= 1; 8 if not given, so that there are standard errors
+        (of one alone they are nan). An `MLP` is one.
     draws
         "shared": all cells of a seed scale the same unit draws. A layer of the whole grid is then
         one matrix multiply, which is what makes a diagram cheap. Each cell is a fair sample of its
@@ -101,7 +104,8 @@ def measure(
     >>> measured.variance.shape, [float(rate) > 0 for rate in measured.gradient_rate]
     ((2, 20), [False, True])
     """
-    seeds = check_whole_number("seeds", seeds)
+    default = 1 if isinstance(network, MLP) else _SEEDS
+    seeds = default if seeds is None else check_whole_number("seeds", seeds)
     check_one_of("draws", draws, ("shared", "independent"))
     check_one_of("dropout_masks", dropout_masks, ("independent", "shared"))
     shared_masks = dropout_masks == "shared"

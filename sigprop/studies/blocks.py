@@ -254,7 +254,7 @@ class Blocks:
     def _measured_seed(self, network: Architecture, seed: int) -> propagation.Measurement:
         shown = self.images[seed % self.seeds, : self._batch_of(network) or 1].astype(np.float32)
         key = jax.random.fold_in(jax.random.key(self.seed), seed)
-        return propagation.measure(network, shown, key=key)
+        return propagation.measure(network, shown, key=key, seeds=1)
 
 
 def _from_first(log_gradient: np.ndarray) -> np.ndarray:

@@ -98,7 +98,8 @@ def load_pairs(path: str | os.PathLike) -> Float[np.ndarray, "pairs 2 entries"]:
     Parameters
     ----------
     path
-        A ``.npy`` file of real numbers, shaped (2, entries) for one pair or (pairs, 2, entries).
+        A ``.npy`` file of real numbers, shaped (2, entries) for one pair or (pairs, 2, entries);
+        images, as (2, 28, 28) or (pairs, 2, 28, 28, 3), are flattened.
 
     Returns
     -------
@@ -129,12 +130,14 @@ def load_pairs(path: str | os.PathLike) -> Float[np.ndarray, "pairs 2 entries"]:
         raise ValueError(f"inputs must be a readable .npy file, got {path}: {reason}") from None
     if stored.dtype.kind not in "fiub":
         raise ValueError(f"inputs must hold real numbers, got dtype {stored.dtype} in {path}")
-    if stored.ndim not in (2, 3) or stored.shape[-2] != 2 or stored.size == 0:
+    at = 1 if stored.ndim > 2 and stored.shape[1] == 2 else 0  # of the axis of a pair
+    if stored.ndim < 2 or stored.shape[at] != 2 or stored.size == 0:
         raise ValueError(
-            f"inputs must have shape (2, entries) or (pairs, 2, entries), got {stored.shape} "
-            f"in {path}"
+            "inputs must have shape (2, entries) or (pairs, 2, entries), or axes of images for "
+            f"entries, got {stored.shape} in {path}"
         )
-    return stored.astype(np.float64).reshape(-1, 2, stored.shape[-1])
+    pairs = stored.shape[0] if at else 1
+    return stored.astype(np.float64).reshape(pairs, 2, -1)
 
 
 def with_moments(

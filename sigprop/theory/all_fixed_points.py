@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from sigprop import activations
-from sigprop._checks import check_non_negative
+from sigprop._checks import check_non_negative, of_variances
 from sigprop.gaussian.limits import limits
 from sigprop.theory.equilibrium import (
     CRITICAL_TOLERANCE,
@@ -19,6 +19,7 @@ from sigprop.theory.variance_roots import all_roots
 __all__ = ["fixed_points"]
 
 
+@of_variances
 def fixed_points(
     activation: ActivationLike, *, weight_var: float, bias_var: float
 ) -> tuple[FixedPoint, ...]:

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize
 
 from sigprop import activations
-from sigprop._checks import check_non_negative
+from sigprop._checks import check_non_negative, of_variances
 from sigprop._precision import exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.gaussian import single
@@ -66,6 +66,7 @@ class CriticalPoint:
         return np.equal(self.status, CriticalStatus.STABLE)
 
 
+@of_variances
 def critical_points(activation: ActivationLike, *, bias_var: float) -> tuple[CriticalPoint, ...]:
     """Every finite critical point at a bias variance, by ascending weight_var.
 
@@ -99,6 +100,7 @@ def critical_points(activation: ActivationLike, *, bias_var: float) -> tuple[Cri
     return tuple(sorted(found, key=lambda point: float(point.weight_var)))
 
 
+@of_variances
 def critical_weight_var(activation: ActivationLike, *, bias_var: ArrayLike) -> CriticalPoint:
     """The weight variance that is critical at each bias variance; fields have its shape.
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 
 from sigprop import activations
-from sigprop._checks import check_non_negative
+from sigprop._checks import check_non_negative, of_variances
 from sigprop.activations import Activation
 from sigprop.gaussian.limits import limits
 from sigprop.theory.critical import critical_points, integrals
@@ -120,6 +120,7 @@ def _reached(kind, variance, weight_var, bias_var, second_moment) -> Bool[np.nda
     return ~np.any(upwards | downwards, axis=1)
 
 
+@of_variances
 def bounded_weight_var(
     activation: ActivationLike, *, bias_var: ArrayLike, second_moment: float = 1.0
 ) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from numpy.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_non_negative
+from sigprop._checks import check_non_negative, of_variances
 from sigprop._precision import ambient_arrays, exact_float64, float64_when_eager, is_traced
 from sigprop.activations import Activation
 from sigprop.gaussian import pair, single
@@ -71,6 +71,7 @@ class FixedPoint:
         return abs(self.chi_q) < 1  # type: ignore[return-value]
 
 
+@of_variances
 def fixed_point(
     activation: ActivationLike,
     *,

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_non_negative, check_one_of, check_whole_number
+from sigprop._checks import check_non_negative, check_one_of, check_whole_number, of_variances
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.gaussian import single
@@ -78,6 +78,7 @@ class LogGradientVariance:
         return np.sqrt((self.variance + shared) / 2 / seeds) / (depth - 1)
 
 
+@of_variances
 def log_gradient_variance(
     activation: ActivationLike,
     *,

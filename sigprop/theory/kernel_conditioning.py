@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_non_negative, check_whole_number
+from sigprop._checks import check_non_negative, check_whole_number, of_variances
 from sigprop._precision import exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.gaussian import pair, resolution, single
@@ -47,6 +47,7 @@ class KernelConditioning:
     ntk_gap: Theory
 
 
+@of_variances
 def kernel_conditioning(
     activation: ActivationLike,
     *,

@@ -19,7 +19,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_finite, check_known, check_non_negative, check_whole_number
+from sigprop._checks import (
+    check_finite,
+    check_known,
+    check_non_negative,
+    check_whole_number,
+    of_variances,
+)
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.gaussian import pair, resolution, single
@@ -45,6 +51,7 @@ class Kernels:
     ntk: Theory
 
 
+@of_variances
 def kernels(
     activation: ActivationLike,
     x1: ArrayLike,

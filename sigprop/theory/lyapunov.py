@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_one_of
+from sigprop._checks import check_one_of, of_variances
 from sigprop._precision import exact_float64
 from sigprop.gaussian.panels import resolving_cuts, standard_rule
 from sigprop.theory.maps import ActivationLike
@@ -28,6 +28,7 @@ _FARTHEST = 700.0  # |ln t| beyond which t is no double
 _HALVINGS = 64  # of that range: to the last digit of ln t
 
 
+@of_variances
 def lyapunov_exponents(
     activation: ActivationLike,
     fraction: ArrayLike,

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_non_negative
+from sigprop._checks import check_non_negative, of_variances
 from sigprop._precision import ambient_arrays, float64_when_eager, is_traced
 from sigprop.activations import Activation, ScalarFunction
 from sigprop.gaussian import pair, single
@@ -32,6 +32,7 @@ Theory = Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating
 ActivationLike = str | ScalarFunction | Activation
 
 
+@of_variances
 def variance_map(
     activation: ActivationLike,
     variance: ArrayLike,
@@ -83,6 +84,7 @@ def _variance_map(activation, variance, weight_var, bias_var):
     return weight_var * square + bias_var
 
 
+@of_variances
 def variance_slope(
     activation: ActivationLike, variance: ArrayLike, *, weight_var: ArrayLike
 ) -> Theory:
@@ -107,6 +109,7 @@ def _variance_slope(activation, variance, weight_var):
     return weight_var * slope(variance)
 
 
+@of_variances
 def chi(
     activation: ActivationLike,
     variance: ArrayLike,
@@ -146,6 +149,7 @@ def _chi(activation, variance, weight_var, correlation):
     return single.gained(weight_var, cellwise(cell, variance, correlation))
 
 
+@of_variances
 def correlation_map(
     activation: ActivationLike,
     correlation: ArrayLike,
@@ -214,6 +218,7 @@ def _unequal_map(activation, correlation, variance, variance_b, weight_var, bias
     return cellwise(cell, correlation, variance, variance_b, weight_var, bias_var)
 
 
+@of_variances
 def input_variance(
     second_moment: ArrayLike, *, weight_var: ArrayLike, bias_var: ArrayLike
 ) -> Theory:
@@ -231,6 +236,7 @@ def input_variance(
     return w * m + b
 
 
+@of_variances
 def input_correlation(
     correlation: ArrayLike,
     *,

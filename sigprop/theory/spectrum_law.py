@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_non_negative, check_one_of, check_whole_number
+from sigprop._checks import check_non_negative, check_one_of, check_whole_number, of_variances
 from sigprop._precision import exact_float64
 from sigprop.activations import Activation
 from sigprop.gaussian import single
@@ -230,6 +230,7 @@ class JacobianSpectrum:
 # ---------------------------------------------------------------------------- from an activation
 
 
+@of_variances
 def jacobian_spectrum(
     activation: ActivationLike,
     *,

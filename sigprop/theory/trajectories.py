@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sigprop import activations
-from sigprop._checks import check_non_negative, check_one_of, check_whole_number
+from sigprop._checks import check_non_negative, check_one_of, check_whole_number, of_variances
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.architecture import Architecture
@@ -58,6 +58,7 @@ class Trajectory:
     status: int
 
 
+@of_variances
 def propagate(
     activation: ActivationLike,
     *,

@@ -240,11 +240,28 @@ def _moved(values: Any, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return ((np.asarray(values, np.float64) - shift) / scale).astype(np.float32)
 
 
-def as_splits(data: Data | Splits) -> Splits:
-    """Examples alone are all for training; every part is checked and put on the device once."""
+def as_splits(data: Any) -> Splits:
+    """Examples alone are all for training; every part is checked and put on the device once.
+
+    A pair of arrays (inputs, targets) is a classification if the targets are whole numbers, one
+    for each input, else a regression.
+    """
+    if isinstance(data, tuple | list) and len(data) == 2:
+        data = _of_arrays(*data)
+    if not isinstance(data, Data | Splits):
+        raise ValueError(
+            "data must be a training.Data, a training.Splits or a pair of arrays (inputs, targets),"
+            f" got {type(data).__name__}"
+        )
     splits = Splits(data) if isinstance(data, Data) else data
     for name in ("train", "validation", "test"):
         part = getattr(splits, name)
         if part is not None:
             check_data(part, f"{name} data")
     return jax.tree.map(jax.numpy.asarray, splits)
+
+
+def _of_arrays(inputs: Any, targets: Any) -> Data:
+    inputs, targets = np.asarray(inputs), np.asarray(targets)
+    labels = targets.ndim == 1 and targets.dtype.kind in "iu"
+    return classification(inputs, targets) if labels else regression(inputs, targets)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.typing import ArrayLike
@@ -14,7 +15,7 @@ from sigprop._blas_threads import on_one_blas_thread
 from sigprop._checks import check_whole_number
 from sigprop.training import loop
 from sigprop.training.data import Data, Splits
-from sigprop.training.optimisers import Optimiser
+from sigprop.training.optimisers import Optimiser, as_optimiser
 from sigprop.training.progress import bar
 from sigprop.training.readings import Readings
 
@@ -34,8 +35,8 @@ def cells_together() -> int | None:
 
 def train_grid(
     architecture_or_init: Any,
-    data: Data | Splits,
-    optimiser: Optimiser,
+    data: Data | Splits | tuple[Any, Any],
+    optimiser: Optimiser | optax.GradientTransformation,
     *,
     steps: int,
     key: Any,
@@ -91,12 +92,13 @@ def train_grid(
     >>> grid.loss.shape, grid.test_accuracy.shape
     ((2, 3, 5), (2, 3))
     """
+    rule = as_optimiser(optimiser)
     init, splits, settings = loop.checked_call(
-        architecture_or_init, data, optimiser, steps=steps, key=key, batch_size=batch_size,
+        architecture_or_init, data, rule, steps=steps, key=key, batch_size=batch_size,
         loss=loss, predict=predict, readings=readings, patience=patience,
         min_improvement=min_improvement, keep_model=keep_model,
     )  # fmt: skip
-    cells, shape = _flat_cells((init, optimiser, key))
+    cells, shape = _flat_cells((init, rule, key))
     count = int(np.prod(shape))
     devices = jax.local_devices()
     group = _group(together, count, len(devices))

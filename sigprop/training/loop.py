@@ -16,7 +16,7 @@ from sigprop._precision import is_traced
 from sigprop.training.batches import batch_at, checked_batch_size
 from sigprop.training.data import Data, Splits, as_splits
 from sigprop.training.models import Parts, initialiser_of, take_apart, weights_among
-from sigprop.training.optimisers import Optimiser
+from sigprop.training.optimisers import AnyOptimiser, Optimiser, as_optimiser
 from sigprop.training.problem import Problem, check_problem, problem_of
 from sigprop.training.progress import shown
 from sigprop.training.readings import Reading, Readings, read
@@ -116,8 +116,8 @@ class Training:
 
 def train(
     architecture_or_init: Any,
-    data: Data | Splits,
-    optimiser: Optimiser,
+    data: Data | Splits | tuple[Any, Any],
+    optimiser: Optimiser | optax.GradientTransformation,
     *,
     steps: int,
     key: Any,
@@ -139,9 +139,11 @@ def train(
         model: an NNX module, or any callable pytree. Arrays inside a `jax.tree_util.Partial` or an
         Architecture may be traced.
     data
-        Examples to train on, or `Splits` with validation and test examples too.
+        Examples to train on, or `Splits` with validation and test examples too. A pair of arrays
+        (inputs, targets) is a classification if the targets are whole numbers, one for each
+        input, else a regression.
     optimiser
-        Rule, step size, clipping, penalty; its numbers may be traced.
+        Rule, step size, clipping, penalty; its numbers may be traced. Or any Optax transformation.
     steps
         Updates, >= 1.
     key
@@ -187,23 +189,24 @@ def train(
     >>> run.loss.shape, bool(run.test_accuracy > 0.8), int(run.diverged_at)
     ((100,), True, -1)
     """
+    rule = as_optimiser(optimiser)
     init, splits, settings = checked_call(
-        architecture_or_init, data, optimiser, steps=steps, key=key, batch_size=batch_size,
+        architecture_or_init, data, rule, steps=steps, key=key, batch_size=batch_size,
         loss=loss, predict=predict, readings=readings, patience=patience,
         min_improvement=min_improvement, keep_model=keep_model,
     )  # fmt: skip
-    _check_single(optimiser)
-    if not progress or is_traced(init, splits, optimiser, key):
-        return _run(settings, init, splits, optimiser, key)
-    state = begin(settings, init, splits, optimiser, key)
-    advance = functools.partial(_advance, settings, splits, optimiser, key)
+    _check_single(rule)
+    if not progress or is_traced(init, splits, rule, key):
+        return _run(settings, init, splits, rule, key)
+    state = begin(settings, init, splits, rule, key)
+    advance = functools.partial(_advance, settings, splits, rule, key)
     return _end(settings, splits, *shown(advance, state, settings.lengths))
 
 
 def checked_call(
     architecture_or_init: Any,
-    data: Data | Splits,
-    optimiser: Optimiser,
+    data: Data | Splits | tuple[Any, Any],
+    optimiser: AnyOptimiser,
     *,
     steps: int,
     key: Any,
@@ -227,7 +230,7 @@ def checked_call(
     return init, splits, settings
 
 
-def _check_single(optimiser: Optimiser) -> None:
+def _check_single(optimiser: AnyOptimiser) -> None:
     if optimiser.grid_shape != ():
         raise ValueError(
             "optimiser must have scalar numbers to train one network, got a grid of shape "
@@ -236,14 +239,20 @@ def _check_single(optimiser: Optimiser) -> None:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(settings: Settings, init: Any, splits: Splits, optimiser: Optimiser, key: Any) -> Training:
+def _run(
+    settings: Settings, init: Any, splits: Splits, optimiser: AnyOptimiser, key: Any
+) -> Training:
     """All of it as one program."""
     state = begin(settings, init, splits, optimiser, key)
     return finish(settings, splits, optimiser, key, state)
 
 
 def finish(
-    settings: Settings, splits: Splits, optimiser: Optimiser, key: Any, state: State
+    settings: Settings,
+    splits: Splits,
+    optimiser: AnyOptimiser,
+    key: Any,
+    state: State,
 ) -> Training:
     """All steps and readings of a network that has begun."""
     lengths = jnp.asarray(settings.lengths)
@@ -251,7 +260,9 @@ def finish(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def begin(settings: Settings, init: Any, splits: Splits, optimiser: Optimiser, key: Any) -> State:
+def begin(
+    settings: Settings, init: Any, splits: Splits, optimiser: AnyOptimiser, key: Any
+) -> State:
     """A new network and its optimiser, before the first step."""
     check_problem(settings.problem, init, splits.train.take(slice(0, settings.batch_size)), key)
     parts = take_apart(init(jax.random.fold_in(key, 0)))
@@ -264,7 +275,7 @@ def begin(settings: Settings, init: Any, splits: Splits, optimiser: Optimiser, k
     )
 
 
-def _chain(optimiser: Optimiser, parts: Parts) -> optax.GradientTransformation:
+def _chain(optimiser: AnyOptimiser, parts: Parts) -> optax.GradientTransformation:
     return optimiser.transformation(weights_among(parts))
 
 

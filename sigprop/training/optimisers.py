@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import optax
 
 from sigprop._checks import check_known, check_non_negative, check_positive, check_whole_number
 
-__all__ = ["OPTIMISERS", "SCHEDULES", "Optimiser"]
+__all__ = ["OPTIMISERS", "SCHEDULES", "AnyOptimiser", "OptaxOptimiser", "Optimiser", "as_optimiser"]
 
 Numbers = Any  # a number, an array or list of them, a tracer; None where that has a meaning
 
@@ -156,6 +156,45 @@ class Optimiser:
             return optax.scale(-rate)
         shape = _SHAPES[self.schedule](self.schedule_steps or 1)
         return optax.scale_by_schedule(lambda count: -rate * _factor(shape, count, self))
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class OptaxOptimiser:
+    """An Optax transformation as it is: nothing of it is traced."""
+
+    given: optax.GradientTransformation
+    grid_shape: ClassVar[tuple[int, ...]] = ()
+
+    def transformation(self, is_weight: Any = None) -> optax.GradientTransformation:
+        """Itself."""
+        del is_weight
+        return _promoting(self.given)
+
+
+AnyOptimiser = Optimiser | OptaxOptimiser
+
+
+def as_optimiser(optimiser: Any) -> AnyOptimiser:
+    """What `train` follows the gradient by.
+
+    Examples
+    --------
+    >>> as_optimiser(optax.sgd(0.1)).grid_shape
+    ()
+    >>> as_optimiser("adam")
+    Traceback (most recent call last):
+    ...
+    ValueError: optimiser must be a training.Optimiser or an Optax transformation, got str
+    """
+    if isinstance(optimiser, Optimiser | OptaxOptimiser):
+        return optimiser
+    if isinstance(optimiser, optax.GradientTransformation):
+        return OptaxOptimiser(optimiser)
+    kind = type(optimiser).__name__
+    raise ValueError(
+        f"optimiser must be a training.Optimiser or an Optax transformation, got {kind}"
+    )
 
 
 def _promoting(chain: optax.GradientTransformation) -> optax.GradientTransformation:

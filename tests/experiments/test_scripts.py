@@ -3,13 +3,15 @@
 import csv
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from tests.experiments.scripts import contents, run, run_afresh, started
+from tests.experiments.scripts import EXPERIMENTS, contents, run, run_afresh, started
 
 TINY = ["--depth", "5", "--width", "16", "--seeds", "2", "--weight-var", "1", "3"]
 TINY += ["--weight-var-points", "3", "--bias-var", "0", "0.2", "--bias-var-points", "2"]
@@ -187,3 +189,34 @@ def test_help_shows_options_and_examples(tmp_path, script):
         assert word in out
     code, out, _ = run(script, "--preset", "paper", "--seeds", "3", "--help", cwd=tmp_path)
     assert "(default: 61)" in out, "a preset comes first"
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+def test_a_figure_that_no_script_wrote_is_not_overwritten(tmp_path, suffix):
+    theirs = tmp_path / "out" / f"phase_diagram.{suffix}"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"a picture of one's own")
+    code, out, err = run("phase_diagram", *TINY, "--out", "out", cwd=tmp_path)
+    assert code == 2, out
+    assert err.startswith(f"error: out must not hold a phase_diagram.{suffix} of other making")
+    assert [p.name for p in theirs.parent.iterdir()] == [theirs.name]  # told before computing
+    assert theirs.read_bytes() == b"a picture of one's own"
+
+
+@pytest.mark.parametrize("as_import_error", [False, True])
+def test_ctrl_c_while_libraries_load_is_one_line(as_import_error):
+    raising = "raise ImportError('failed') from KeyboardInterrupt()"
+    program = f"""
+import builtins, sys
+load = builtins.__import__
+def interrupted(name, *rest):
+    if name == "jax":
+        {raising if as_import_error else "raise KeyboardInterrupt"}
+    return load(name, *rest)
+builtins.__import__ = interrupted
+sys.path.insert(0, {str(EXPERIMENTS)!r})
+import command_line
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.returncode != 0
+    assert found.stderr.strip() == "interrupted; run the same command again"

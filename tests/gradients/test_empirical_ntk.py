@@ -97,3 +97,13 @@ def test_models_without_parameters_or_with_whole_numbers():
         gradients.empirical_ntk(jnp.tanh, X1)
     with pytest.raises(ValueError, match="model must return real numbers, got int32"):
         gradients.empirical_ntk({"w": jnp.ones(4)}, X1, apply=lambda p, x: jnp.argmax(p["w"] * x))
+
+
+def test_complex_parameters_are_their_real_and_imaginary_parts():
+    z = jnp.asarray([1 + 2j, -0.3 + 0.5j])
+    x = jnp.asarray([[1.0, 2.0], [0.5, -1.0]])
+    apply = lambda z, x: jnp.abs(jnp.sum(z * x.astype(z.dtype))) ** 2  # noqa: E731
+    split = lambda p, x: apply(jax.lax.complex(p["re"], p["im"]), x)  # noqa: E731
+    expected = gradients.empirical_ntk({"re": z.real, "im": z.imag}, x, apply=split, trace=True)
+    found = gradients.empirical_ntk(z, x, apply=apply, trace=True)
+    np.testing.assert_allclose(found.real, expected, rtol=1e-5)

@@ -275,3 +275,14 @@ def test_rebuilding_keeps_what_is_not_a_parameter():
     assert other["a"] is other["b"]
     assert other["step"] == 3
     np.testing.assert_array_equal(other["a"].kernel[...], 2 * shared.kernel[...])
+
+
+def test_complex_parameters_count_with_their_size():
+    model = {"spectral": {"w": jnp.asarray([3 + 4j, 1j])}, "real": {"w": jnp.asarray([2.0])}}
+    loss = lambda m, _: jnp.sum(jnp.abs(m["spectral"]["w"]) ** 2) + m["real"]["w"][0] ** 2  # noqa: E731
+    norms = gradients.layer_norms(model, loss, None)
+    assert norms.layers == ("real", "spectral")
+    np.testing.assert_allclose(norms.parameter, [2.0, 26**0.5], rtol=1e-6)
+    np.testing.assert_allclose(norms.gradient, [4.0, 2 * 26**0.5], rtol=1e-6)
+    logs = gradients.log_square_norms(model)
+    np.testing.assert_allclose(logs["spectral"], np.log(26), rtol=1e-6)

@@ -98,7 +98,7 @@ def test_every_reading_is_that_of_the_materialised_network(name):
     change = {"activation": ("tanh", "relu")[number % 2], "dropout": (0.3, 0.0)[number // 2 % 2]}
     architecture = _architecture(**BLOCKS[name], **change)
     network = MLP(architecture, FEATURES, rngs=OWN)
-    measured = measure(architecture, X, key=KEY)
+    measured = measure(architecture, X, key=KEY, seeds=1)
     _assert_measured(measured, _expected(network))
     assert measured.status == MeasurementStatus.OK
 
@@ -120,7 +120,7 @@ CASES = {
 def test_every_reading_in_special_networks(change):
     architecture = _architecture(**change)
     _assert_measured(
-        measure(architecture, X, key=KEY), _expected(MLP(architecture, FEATURES, rngs=OWN))
+        measure(architecture, X, key=KEY, seeds=1), _expected(MLP(architecture, FEATURES, rngs=OWN))
     )
 
 
@@ -128,17 +128,17 @@ def test_shared_masks():
     architecture = _architecture(dropout=0.4)
     network = MLP(architecture, FEATURES, rngs=OWN)
     expected = _expected(network, masks="shared")
-    _assert_measured(measure(architecture, X, key=KEY, dropout_masks="shared"), expected)
-    same = measure(architecture, X[[0, 0]], key=KEY, dropout_masks="shared")
+    _assert_measured(measure(architecture, X, key=KEY, seeds=1, dropout_masks="shared"), expected)
+    same = measure(architecture, X[[0, 0]], key=KEY, seeds=1, dropout_masks="shared")
     np.testing.assert_allclose(same.correlation, 1.0, atol=1e-6)
-    apart = measure(architecture, X[[0, 0]], key=KEY)
+    apart = measure(architecture, X[[0, 0]], key=KEY, seeds=1)
     assert apart.correlation[-1] < 0.9
 
 
 def test_a_network_is_measured_with_its_branch_scale_and_the_masks_of_the_key():
     block = {"block": "residual", "dropout": 0.3, "norm": "weight_norm", "activation": "relu"}
     network = MLP(_architecture(**block), FEATURES, rngs=jax.random.key(1))
-    _assert_measured(measure(network, X, key=KEY), _expected(network))
+    _assert_measured(measure(network, X, key=KEY, seeds=1), _expected(network))
 
 
 def _trained(norm):
@@ -153,15 +153,15 @@ def _trained(norm):
 @pytest.mark.parametrize("norm", ["rms_norm", "batch_norm", "post_layer_norm"])
 def test_trained_norms_are_measured_as_they_stand(norm):
     network = _trained(norm)
-    _assert_measured(measure(network, X, key=KEY), _expected(network))
+    _assert_measured(measure(network, X, key=KEY, seeds=1), _expected(network))
 
 
 def test_held_statistics_are_measured_as_they_stand():
     network = _trained("batch_norm")
     held = network.holding(network.statistics(2 * X[:4]))
-    measured = measure(held, X, key=KEY)
+    measured = measure(held, X, key=KEY, seeds=1)
     _assert_measured(measured, _expected(held))
-    assert measure(held, X[:2], key=KEY).status == MeasurementStatus.OK
+    assert measure(held, X[:2], key=KEY, seeds=1).status == MeasurementStatus.OK
 
 
 GRIDS = {
@@ -174,9 +174,9 @@ GRIDS = {
 @pytest.mark.parametrize("change", GRIDS.values(), ids=GRIDS)
 def test_a_grid_is_its_cells(change):
     (name, values), *rest = change.items()
-    grid = measure(_architecture(**change), X, key=KEY)
+    grid = measure(_architecture(**change), X, key=KEY, seeds=1)
     for index, value in enumerate(values):
-        cell = measure(_architecture(**{name: value}, **dict(rest)), X, key=KEY)
+        cell = measure(_architecture(**{name: value}, **dict(rest)), X, key=KEY, seeds=1)
         for reading in ("log_variance", "correlation", "log_gradient_z", "log_gradient_w"):
             np.testing.assert_allclose(
                 getattr(grid, reading)[index], getattr(cell, reading), rtol=1e-4, atol=1e-4
@@ -185,7 +185,7 @@ def test_a_grid_is_its_cells(change):
 
 def test_independent_draws_of_a_block_are_those_of_all_its_numbers():
     architecture = _architecture(block="residual", dropout=[0.2, 0.4])
-    measured = measure(architecture, X, key=KEY, draws="independent")
+    measured = measure(architecture, X, key=KEY, seeds=1, draws="independent")
     own = cell_key(OWN, 1.7, 0.1, 0.4, 0.6)
     network = MLP(_architecture(block="residual", dropout=0.4), FEATURES, rngs=own)
     expected = _expected(network, own)
@@ -197,7 +197,9 @@ def test_independent_draws_of_a_block_are_those_of_all_its_numbers():
 @pytest.mark.parametrize("name", ["residual-layer_norm", "plain-post_rms_norm", "plain-batch_norm"])
 def test_a_small_memory_budget_changes_the_way_and_not_the_result(name):
     architecture = _architecture(depth=38, dropout=0.1, **BLOCKS[name])
-    stored, segmented = (measure(architecture, X, key=KEY, memory_budget=b) for b in (2**28, 0))
+    stored, segmented = (
+        measure(architecture, X, key=KEY, seeds=1, memory_budget=b) for b in (2**28, 0)
+    )
     for reading, value in vars(segmented).items():
         np.testing.assert_allclose(value, getattr(stored, reading), rtol=1e-4, atol=2e-4)
 
@@ -207,7 +209,9 @@ def test_a_small_memory_budget_changes_the_way_and_not_the_result(name):
 
 def test_the_size_of_an_input_is_nothing_to_a_norm_and_its_gradient_is_one_over_it():
     architecture = _architecture(norm="layer_norm", bias_var=0.0)
-    plain, small, large = (measure(architecture, s * X, key=KEY) for s in (1.0, 1e-25, 1e15))
+    plain, small, large = (
+        measure(architecture, s * X, key=KEY, seeds=1) for s in (1.0, 1e-25, 1e15)
+    )
     for scaled, log_scale in ((small, np.log(1e-25)), (large, np.log(1e15))):
         np.testing.assert_allclose(scaled.variance[1:], plain.variance[1:], rtol=1e-5)
         shift = np.where(np.arange(6) == 0, -2 * log_scale, 0.0)
@@ -221,7 +225,7 @@ def test_residual_relu_leaves_floating_point_and_keeps_its_logs():
     """Without bias z^{l+1} is homogeneous in z^l: what scales the input scales every layer."""
     change = {"block": "residual", "activation": "relu", "bias_var": 0.0, "depth": 2000}
     architecture = _architecture(branch_scale=1.0, **change)
-    measured, scaled = (measure(architecture, s * X, key=KEY) for s in (1.0, 1e10))
+    measured, scaled = (measure(architecture, s * X, key=KEY, seeds=1) for s in (1.0, 1e10))
     assert measured.log_variance[-1] > 800
     assert measured.diverged_at_layer == 0
     np.testing.assert_allclose(
@@ -232,7 +236,9 @@ def test_residual_relu_leaves_floating_point_and_keeps_its_logs():
 
 
 def test_batch_norm_explodes_at_any_depth_without_overflow():
-    measured = measure(_architecture(norm="batch_norm", activation="relu", depth=1500), X, key=KEY)
+    measured = measure(
+        _architecture(norm="batch_norm", activation="relu", depth=1500), X, key=KEY, seeds=1
+    )
     assert measured.log_gradient_z[0] > 300
     for name in ("log_variance", "correlation", "log_gradient_z", "log_gradient_w"):
         assert np.isfinite(getattr(measured, name)).all()
@@ -240,10 +246,10 @@ def test_batch_norm_explodes_at_any_depth_without_overflow():
 
 def test_a_diverging_block_freezes_and_its_gradients_are_those_of_the_network_cut_before_it():
     change = {"block": "residual", "activation": "gelu", "weight_var": [1.0, 3e4]}
-    whole = measure(_architecture(**change, depth=40), X, key=KEY)
+    whole = measure(_architecture(**change, depth=40), X, key=KEY, seeds=1)
     calm, wild = whole.diverged_at_layer
     assert (calm, 1 < wild < 40) == (0, True)
-    cut = measure(_architecture(**change, depth=int(wild) - 1), X, key=KEY)
+    cut = measure(_architecture(**change, depth=int(wild) - 1), X, key=KEY, seeds=1)
     for name in ("log_variance", "log_gradient_z", "log_gradient_w", "log_gradient_b"):
         readings = getattr(whole, name)[1]
         np.testing.assert_allclose(readings[: wild - 1], getattr(cut, name)[1], rtol=1e-4)
@@ -254,7 +260,9 @@ def test_a_diverging_block_freezes_and_its_gradients_are_those_of_the_network_cu
 @pytest.mark.parametrize(("count", "status"), [(1, 1), (2, 1), (3, 1), (4, 0), (9, 0)])
 def test_batch_norm_over_three_inputs_or_fewer_says_that_it_is_degenerate(count, status):
     inputs = np.random.default_rng(3).standard_normal((count, FEATURES))
-    measured = measure(_architecture(norm="batch_norm", weight_var=[1.0, 2.0]), inputs, key=KEY)
+    measured = measure(
+        _architecture(norm="batch_norm", weight_var=[1.0, 2.0]), inputs, key=KEY, seeds=1
+    )
     np.testing.assert_array_equal(measured.status, [status, status])
     assert np.isfinite(measured.variance).all()
 
@@ -263,4 +271,4 @@ def test_masks_are_checked():
     with pytest.raises(
         ValueError, match="dropout_masks must be one of 'independent', 'shared', got"
     ):
-        measure(_architecture(), X, key=KEY, dropout_masks="none")
+        measure(_architecture(), X, key=KEY, seeds=1, dropout_masks="none")

@@ -91,8 +91,8 @@ def test_every_reading_is_that_of_the_materialised_network(activation):
     network = MLP(architecture, FEATURES, rngs=seed_key(KEY, 0))
     cotangents = initialisers.cotangent(seed_key(KEY, 0), 2, WIDTH)
     expected = _expected(network, x, cotangents)
-    _assert_measured(measure(architecture, x, key=KEY), expected)
-    _assert_measured(measure(network, x, key=KEY), expected)
+    _assert_measured(measure(architecture, x, key=KEY, seeds=1), expected)
+    _assert_measured(measure(network, x, key=KEY, seeds=1), expected)
 
 
 CASES = {
@@ -113,9 +113,9 @@ def test_every_reading_in_special_networks(change):
     as_it_acts = _architecture(**(change | {"parameterisation": "standard"}))
     network = MLP(as_it_acts, FEATURES, rngs=seed_key(KEY, 0))
     expected = _expected(network, x, initialisers.cotangent(seed_key(KEY, 0), 2, WIDTH))
-    _assert_measured(measure(architecture, x, key=KEY), expected)
+    _assert_measured(measure(architecture, x, key=KEY, seeds=1), expected)
     itself = MLP(architecture, FEATURES, rngs=seed_key(KEY, 0))
-    _assert_measured(measure(itself, x, key=KEY), expected)
+    _assert_measured(measure(itself, x, key=KEY, seeds=1), expected)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_any_number_of_inputs(activation, count):
     architecture, x = _architecture(activation=activation), _inputs(count)
     network = MLP(architecture, FEATURES, rngs=seed_key(KEY, 0))
     cotangents = initialisers.cotangent(seed_key(KEY, 0), count, WIDTH)
-    measured = measure(architecture, x, key=KEY)
+    measured = measure(architecture, x, key=KEY, seeds=1)
     _assert_measured(measured, _expected(network, x, cotangents))
     assert np.isnan(measured.correlation).all() == (count == 1)
 
@@ -134,7 +134,7 @@ def test_a_trained_network_is_measured_as_it_stands():
     network, x = MLP(_architecture(), FEATURES, rngs=KEY), _inputs()
     shifted = jax.tree.map(lambda p: 0.7 * p + 0.01, network)
     cotangents = initialisers.cotangent(seed_key(KEY, 0), 2, WIDTH)
-    _assert_measured(measure(shifted, x, key=KEY), _expected(shifted, x, cotangents))
+    _assert_measured(measure(shifted, x, key=KEY, seeds=1), _expected(shifted, x, cotangents))
 
 
 def test_seeds_are_networks_and_errors_are_theirs():
@@ -168,10 +168,12 @@ def test_log_gradient_variance_is_that_of_one_input():
 
 def test_a_grid_is_its_cells():
     weight_var, bias_var = np.asarray([[0.5], [2.0]]), np.asarray([0.0, 0.1, 1.0])
-    grid = measure(_architecture(weight_var=weight_var, bias_var=bias_var), _inputs(), key=KEY)
+    grid = measure(
+        _architecture(weight_var=weight_var, bias_var=bias_var), _inputs(), key=KEY, seeds=1
+    )
     assert grid.variance.shape == (2, 3, 6)
     assert grid.gradient_rate.shape == grid.diverged_at_layer.shape == (2, 3)
-    cell = measure(_architecture(weight_var=2.0, bias_var=0.1), _inputs(), key=KEY)
+    cell = measure(_architecture(weight_var=2.0, bias_var=0.1), _inputs(), key=KEY, seeds=1)
     for name, value in vars(cell).items():
         np.testing.assert_array_equal(getattr(grid, name)[1, 1], value, err_msg=name)
 
@@ -189,3 +191,10 @@ def test_independent_draws_are_those_of_the_cells_own_key():
     for name in alone[0]:
         expected = np.mean([one[name] for one in alone], axis=0)
         np.testing.assert_allclose(getattr(grid, name)[1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_seeds_there_are_errors_all_the_same():
+    measured = measure(Architecture(3, 16, "tanh", 1.5, 0.1), _inputs(), key=KEY)
+    assert (measured.variance_stderr > 0).all()
+    eight = measure(Architecture(3, 16, "tanh", 1.5, 0.1), _inputs(), key=KEY, seeds=8)
+    np.testing.assert_array_equal(measured.variance, eight.variance)

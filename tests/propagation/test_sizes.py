@@ -35,11 +35,11 @@ def _assert_same(first, second, where=slice(None)):
 def test_bits_do_not_depend_on_how_the_grid_is_cut(draws, activation):
     weight_var = CHAOTIC if draws == "shared" else CHAOTIC[:4]
     whole = measure(
-        _architecture(weight_var, activation=activation), _inputs(), key=KEY, draws=draws
+        _architecture(weight_var, activation=activation), _inputs(), key=KEY, seeds=1, draws=draws
     )
     for where in (slice(2, 3), slice(1, 4), slice(-150, None)):
         part = _architecture(weight_var[where], activation=activation)
-        _assert_same(whole, measure(part, _inputs(), key=KEY, draws=draws), where)
+        _assert_same(whole, measure(part, _inputs(), key=KEY, seeds=1, draws=draws), where)
 
 
 @pytest.mark.every_run("268435456-shared", "0-independent")
@@ -50,7 +50,7 @@ def test_bits_do_not_depend_on_the_number_of_devices(monkeypatch, draws, memory_
     weight_var = CHAOTIC if draws == "shared" else CHAOTIC[:3]
     architecture = _architecture(weight_var)
     run = lambda: measure(  # noqa: E731
-        architecture, _inputs(), key=KEY, draws=draws, memory_budget=memory_budget
+        architecture, _inputs(), key=KEY, seeds=1, draws=draws, memory_budget=memory_budget
     )
     on_two, one = run(), jax.local_devices()[:1]
     monkeypatch.setattr(plan.jax, "local_devices", lambda: one)
@@ -70,7 +70,7 @@ WAYS = [
 def test_a_small_memory_budget_changes_the_way_and_not_the_result(draws, activation, depth):
     architecture = _architecture([0.5, 2.0], depth=depth, activation=activation)
     run = lambda budget: measure(  # noqa: E731
-        architecture, _inputs(), key=KEY, draws=draws, memory_budget=budget
+        architecture, _inputs(), key=KEY, seeds=1, draws=draws, memory_budget=budget
     )
     stored = run(2**28)
     for budget in (0, 8 * 32 * 32 * 4):  # nothing fits; the weights of a segment do
@@ -128,7 +128,7 @@ def test_depth_10000_has_exact_logs_where_signals_vanish_or_explode():
     """Relu without bias: scaling the weights shifts every log by a known amount, and only that."""
     depth, weight_var = 10_000, np.asarray([1.0, 0.5, 2.0, 5.0])
     architecture = Architecture(depth, 32, "relu", weight_var=weight_var)
-    measured = measure(architecture, _inputs(), key=KEY)
+    measured = measure(architecture, _inputs(), key=KEY, seeds=1)
     layers, shift = np.arange(1, depth + 1), np.log(weight_var)[:, None]
     # A log of thousands in float32 has an absolute error of a few 1e-4; it must not add up.
     close = {"rtol": 2e-6, "atol": 2e-3}

@@ -57,6 +57,7 @@ def test_measured_columns_are_statistics_over_networks_on_their_own_images(ds):
             network,
             SMALL.images[seed].astype(np.float32),
             key=jax.random.fold_in(jax.random.key(3), seed),
+            seeds=1,
         )
         for seed in range(3)
     ]

@@ -46,6 +46,16 @@ def test_files_come_back_as_pairs(tmp_path, shape, dtype):
     np.testing.assert_array_equal(loaded, stored.reshape(-1, 2, 10))
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 5), (2, 4, 5, 3), (3, 2, 4, 5), (1, 2, 4, 5, 3)])
+def test_images_are_flattened(tmp_path, shape):
+    stored = np.random.default_rng(0).standard_normal(shape)
+    np.save(tmp_path / "x.npy", stored)
+    pairs = 1 if shape[0] == 2 else shape[0]
+    np.testing.assert_array_equal(
+        inputs.load_pairs(tmp_path / "x.npy"), stored.reshape(pairs, 2, -1)
+    )
+
+
 def _saved(array):
     return lambda path: np.save(path, array, allow_pickle=True)
 
@@ -58,9 +68,12 @@ BAD_FILES = [
     (_saved(np.asarray([{}, None])), r"readable \.npy file, got .*: Object arrays"),
     (_saved(np.asarray(["a", "b"])), r"must hold real numbers, got dtype <U1"),
     (_saved(np.ones((2, 3), complex)), r"must hold real numbers, got dtype complex128"),
-    (_saved(np.ones(4)), r"shape \(2, entries\) or \(pairs, 2, entries\), got \(4,\)"),
+    (
+        _saved(np.ones(4)),
+        r"shape \(2, entries\) or \(pairs, 2, entries\), or axes of .* got \(4,\)",
+    ),
     (_saved(np.ones((3, 8))), r"got \(3, 8\)"),
-    (_saved(np.ones((2, 8, 8))), r"got \(2, 8, 8\)"),
+    (_saved(np.ones((3, 8, 8))), r"got \(3, 8, 8\)"),
     (_saved(np.ones((0, 2, 8))), r"got \(0, 2, 8\)"),
 ]
 

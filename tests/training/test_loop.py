@@ -42,6 +42,33 @@ def few():
     return training.Splits(whole.train.take(slice(0, 40)), whole.validation, whole.test)
 
 
+def test_what_people_have_is_taken_as_it_is():
+    """An Optax transformation, and arrays as data."""
+    data = training.linear_regression(20, noise=0.3)
+    options = {"steps": 5, "key": KEY, "predict": on_line}
+    own = training.train(line, data, Optimiser("adam", 0.1), **options)
+    for pair in ((data.inputs, data.targets), (data.inputs, jnp.asarray(data.targets))):
+        run = training.train(line, pair, optax.adam(0.1), **options)
+        np.testing.assert_allclose(run.loss, own.loss, rtol=1e-5)
+    keys = jax.random.split(KEY, 2)
+    grid = training.train_grid(line, data, optax.adam(0.1), **{**options, "key": keys})
+    assert grid.loss.shape == (2, 5)
+    labels = few().train.targets
+    run = training.train(TANH, (few().train.inputs, labels), optax.sgd(0.1), steps=2, key=KEY)
+    assert run.accuracy is not None
+
+
+@pytest.mark.usefixtures("as_users_call")
+def test_what_is_neither_is_told_in_one_line():
+    data = training.linear_regression(20)
+    with pytest.raises(ValueError, match="optimiser must be a training"):
+        training.train(line, data, 0.1, steps=1, key=KEY)
+    with pytest.raises(ValueError, match=r"data must be a .* got ndarray"):
+        training.train(line, data.inputs, Optimiser(), steps=1, key=KEY)
+    with pytest.raises(ValueError, match="must have a target for each"):
+        training.train(line, (data.inputs, data.targets[:3]), Optimiser(), steps=1, key=KEY)
+
+
 def test_full_batch_gradient_descent_is_the_textbook_rule_step_for_step():
     data, rate, steps = training.linear_regression(20, noise=0.3), 0.2, 40
     run = training.train(line, data, Optimiser("sgd", rate), steps=steps, key=KEY, predict=on_line)
