@@ -66,10 +66,11 @@ class Gauss:
         bounded = replace(state, variance=inside)
         square = cellwise(lambda q: self._squares(activation, q)[0], inside)
         square = square * _stretch(activation, state.variance, inside)
+        cross = self._lack(activation, state, bounded, square, "cross")
         lacking = Lacking(
             own=self._own(activation, state, bounded, square),
-            cross=self._lack(activation, state, bounded, square, "cross"),
-            copies=self._copies(activation, bounded),
+            cross=cross,
+            copies=self._copies(activation, bounded, cross),
         )
         return state.becoming(square, lacking, law="any", fresh=False)
 
@@ -104,7 +105,7 @@ class Gauss:
             return lacking * _stretch(activation, state.variance, bounded.variance)[None]
         stretch = replace(
             state, variance=_stretch(activation, state.variance, bounded.variance)
-        )._sizes(which)
+        ).sizes(which)
         first, last = replace(state, variance=square).ends(which)
         means = (first + last) / 2
         return cellwise(
@@ -128,19 +129,23 @@ class Gauss:
             lambda: mean - pair.product(activation, a, b, e, nodes) * stretch,
         )
 
-    def _copies(self, activation, bounded: State) -> Array:
-        """To first order in what an input and its copy lack: E[φ'(z) φ'(ẑ)] times it (Price)."""
+    def _copies(self, activation, bounded: State, cross: Array) -> Array:
+        """E[φ'(z) φ'(ẑ)] times a change of what they lack (Price)."""
         copies = bounded.copies
         if len(copies) == 0:
             return copies
-        found = [copies[:1] * self._slopes(activation, bounded)]
-        if len(copies) == 2:  # inputs that are coupled are alike
+        change = copies[:1] - jax.lax.stop_gradient(copies[:1])
+        one = self._slopes(activation, bounded) * change
+        if not bounded.alike:  # of two inputs, which lack as much as they do
+            return cross + one
+        others = jnp.zeros_like(copies[1:])
+        if len(copies) == 2:
             variance = bounded.variance[None]
-            found.append(self._deficit(activation, variance, copies[1:] / variance))
-        return jnp.concatenate(found)
+            others = self._deficit(activation, variance, copies[1:] / variance)
+        return jnp.concatenate([one, others])
 
     def _slopes(self, activation, bounded: State) -> Array:
-        """E[φ'(z) φ'(ẑ)] between all places of one input."""
+        """E[φ'(z) φ'(ẑ)] between all places of an input and its copy, or of two inputs."""
 
         def at_one(q):
             return self._squares(activation, q)[1]
@@ -148,12 +153,13 @@ class Gauss:
         def between(a, b, e):
             nodes = dict(self.nodes).get(activation)
             product = functools.partial(pair.slope_product, activation, nodes=nodes)
-            return jax.lax.cond(e == 0, lambda: at_one(a), lambda: product(a, b, e))
+            one = (e == 0) & (a == b)
+            return jax.lax.cond(one, lambda: at_one(a), lambda: product(a, b, e))
 
         a, b = bounded.ends("copies")
-        return (
-            cellwise(at_one, a) if bounded.places == 1 else cellwise(between, a, b, bounded.own[:1])
-        )
+        if bounded.uniform:
+            return cellwise(at_one, a)
+        return cellwise(between, a, b, bounded.own if bounded.alike else bounded.cross)
 
 
 def _stretch(activation: Activation, q, inside):

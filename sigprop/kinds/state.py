@@ -55,7 +55,8 @@ class State:
         of a batch are exchangeable: what holds of two holds of every two.
     copies
         What copies of the signal lack: first an input and its own copy, then, if there are two,
-        an input and another input's copy. Empty unless gradients are asked for.
+        an input and another input's copy; of two inputs that differ, one and a copy of the other.
+        Empty unless gradients are asked for.
     law
         "gaussian": units are centred Gaussian, as those that leave a mix; "any": no such thing is
         known (behind an activation); "batch": a Gaussian signal that is still to be normalised over
@@ -92,6 +93,11 @@ class State:
         return self.variance.shape[1]
 
     @property
+    def alike(self) -> bool:
+        """Whether all inputs have one law."""
+        return len(self.variance) == 1
+
+    @property
     def uniform(self) -> bool:
         """Whether all points have one variance, so that nothing need be compared."""
         return self.variance.shape == (1, 1)
@@ -110,8 +116,8 @@ class State:
             first = last = self.variance
         return first[:, :, None], last[:, None, :]
 
-    def _sizes(self, which: str) -> Array:
-        """√(v v̂) of every entry."""
+    def sizes(self, which: str) -> Array:
+        """√(v v̂) of every entry of a field."""
         if self.uniform:
             return self.variance[None]
         a, b = self.ends(which)
@@ -130,7 +136,7 @@ class State:
 
     def _lack(self, which: str) -> Array:
         apart = getattr(self, which)
-        return self._sizes(which) * apart + self._unequal(which)
+        return self.sizes(which) * apart + self._unequal(which)
 
     def becoming(self, variance: Array, lacking: Lacking, **changes) -> "State":
         """The signal whose points have these variances and lack this much.
@@ -145,7 +151,7 @@ class State:
         )
 
     def _apart(self, which: str, lacking: Array, otherwise: Array) -> Array:
-        size = self._sizes(which)
+        size = self.sizes(which)
         lacking = lacking - self._unequal(which)
         moves = (size > 0) & jnp.isfinite(size)
         apart = jnp.where(moves, lacking / jnp.where(moves, size, jnp.ones_like(size)), otherwise)
@@ -182,7 +188,7 @@ class State:
 
     def normalised(self) -> "State":
         """Divided by its root mean square, input by input and place by place."""
-        copies = self.copies / self._sizes("copies")
+        copies = (self.copies - self._unequal("copies")) / self.sizes("copies")
         return replace(self, variance=jnp.ones_like(self.variance), copies=copies)
 
     def as_batch(self, batch: int | None) -> "State":

@@ -11,7 +11,7 @@ for residual ones, z^{l+1} = z^l + α W φ(z^l) + b (Huang et al. 2020).
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,11 @@ from sigprop._checks import (
 )
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
+from sigprop.architecture import Architecture
 from sigprop.gaussian import pair, resolution, single
+from sigprop.theory.kernels_of_kinds import kernels_of_kinds
 from sigprop.theory.maps import ActivationLike, Theory
+from sigprop.theory.statuses import TheoryStatus
 
 __all__ = ["Kernels", "kernels"]
 
@@ -45,21 +48,24 @@ class Kernels:
         K^D: covariance of one output unit over initialisations.
     ntk
         Θ^D: product of the gradients of one output unit by all parameters.
+    status
+        `TheoryStatus`; of an architecture without theory both are nan.
     """
 
     nngp: Theory
     ntk: Theory
+    status: int = field(default=TheoryStatus.OK, metadata={"static": True})
 
 
 @of_variances
 def kernels(
-    activation: ActivationLike,
+    activation: ActivationLike | Architecture,
     x1: ArrayLike,
     x2: ArrayLike | None = None,
     *,
-    depth: int,
-    weight_var: ArrayLike,
-    bias_var: ArrayLike,
+    depth: int | None = None,
+    weight_var: ArrayLike | None = None,
+    bias_var: ArrayLike | None = None,
     block: str = "plain",
     branch_scale: ArrayLike = 1.0,
 ) -> Kernels:
@@ -68,7 +74,9 @@ def kernels(
     Parameters
     ----------
     activation
-        A name, a callable or an `Activation`.
+        A name, a callable or an `Activation`; or an `Architecture`, of any kinds, which says all
+        that is left out then: its kernels are those of z^depth, with gains and shifts of norms
+        held where they start and dropout off (weight norm: for inputs of many features).
     x1, x2
         Inputs, (n, d) and (m, d), or (d,) for one; ``x2`` is ``x1`` if None.
     depth
@@ -99,6 +107,14 @@ def kernels(
     >>> deep.nngp.round(12).tolist(), deep.ntk.round(12).tolist()  # L times the NNGP
     ([[2.0]], [[8.0]])
     """
+    if isinstance(activation, Architecture):
+        if not (depth is None and weight_var is None and bias_var is None and block == "plain"):
+            raise ValueError("depth, weight_var, bias_var and block are the architecture's own")
+        inputs = _inputs(x1, x1 if x2 is None else x2)
+        nngp, ntk, status = kernels_of_kinds(activation, *inputs)
+        return Kernels(nngp, ntk, status)
+    if depth is None or weight_var is None or bias_var is None:
+        raise ValueError("depth, weight_var and bias_var must be given beside an activation")
     depth = check_whole_number("depth", depth)
     kind = activations.get(activation)
     check_known("block", block, ("plain", "residual"))

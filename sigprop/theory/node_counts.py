@@ -15,7 +15,7 @@ from sigprop.kinds import Gauss, Kind, State
 from sigprop.kinds.kind import rewritten
 from sigprop.theory.chunks import over_cells
 
-__all__ = ["groups_of_cells"]
+__all__ = ["groups_of_cells", "nodes_for_all"]
 
 # Nodes that find a variance to 20%, and what is allowed for that.
 _COARSE, _ALLOWANCE = 64, 1.25
@@ -42,6 +42,13 @@ def groups_of_cells(
         (tuple((a, int(n) or None) for a, n in zip(served, group)), cells)
         for group, cells in zip(groups, members)
     ]
+
+
+def nodes_for_all(layer: Kind, depth: int, cells: dict[str, np.ndarray]) -> Nodes:
+    """Nodes that serve every cell."""
+    groups = [dict(nodes) for nodes, _ in groups_of_cells(layer, depth, cells)]
+    counts = {a: [group[a] for group in groups] for a in groups[0]}
+    return tuple((a, None if None in n else max(filter(None, n))) for a, n in counts.items())
 
 
 def _served(layer: Kind) -> tuple[Activation, ...]:

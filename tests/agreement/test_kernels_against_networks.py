@@ -22,6 +22,8 @@ CASES = [
     ("relu", 2.0, 0.1, {}),
     ("gelu", 2.0, 0.2, {}),
     ("erf", 2.0, 0.05, {"block": "residual", "branch_scale": 0.5}),
+    ("tanh", 1.7, 0.1, {"norm": "layer_norm", "block": "residual", "branch_scale": 0.5}),
+    ("relu", 2.0, 0.1, {"norm": "post_rms_norm"}),
 ]
 X = np.random.default_rng(3).standard_normal((3, 10)).astype(np.float32) * np.asarray(
     [[0.7], [1.0], [1.4]], np.float32
@@ -36,8 +38,12 @@ def _measured(index: int, width: int):
         DEPTH, width, name, weight_var, bias_var, parameterisation="ntk", **block
     )
 
+    def held(path, leaf):
+        names = {str(getattr(part, "key", getattr(part, "name", ""))) for part in path}
+        return jax.lax.stop_gradient(leaf) if names & {"scale", "shift", "gain"} else leaf
+
     def some(model, x):
-        return model(x)[:OUTPUTS]
+        return jax.tree_util.tree_map_with_path(held, model)(x)[:OUTPUTS]
 
     def one(key):
         model = MLP(network, X.shape[1], rngs=key)
@@ -53,12 +59,10 @@ def _measured(index: int, width: int):
     ]
 
 
-@pytest.mark.parametrize("index", range(len(CASES)), ids=lambda i: CASES[i][0])
+@pytest.mark.parametrize("index", range(len(CASES)), ids=lambda i: f"{CASES[i][0]}-{i}")
 def test_both_kernels_extrapolate_to_theory(index):
     name, weight_var, bias_var, block = CASES[index]
-    predicted = theory.kernels(
-        name, X, depth=DEPTH, weight_var=weight_var, bias_var=bias_var, **block
-    )
+    predicted = theory.kernels(Architecture(DEPTH, 8, name, weight_var, bias_var, **block), X)
     narrow, wide = _measured(index, WIDTH), _measured(index, 2 * WIDTH)
     for exact, (at_n, error_n), (at_2n, error_2n) in zip(
         (predicted.nngp, predicted.ntk), narrow, wide

@@ -297,3 +297,54 @@ def test_two_layers_are_one_layer_of_their_sequence():
     np.testing.assert_allclose(twice.variance, once.variance[::2], rtol=1e-13)
     np.testing.assert_allclose(twice.correlation, once.correlation[::2], rtol=1e-13)
     np.testing.assert_allclose(twice.log_gradient, once.log_gradient[::2], rtol=1e-12)
+
+
+# ------------------------------------------------------------------- kernels
+
+
+@pytest.mark.parametrize("block", [{}, {"block": "residual", "branch_scale": 0.5}], ids=str)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sin"])
+def test_kernels_of_kinds_are_those_written_by_hand(activation, block):
+    x = np.random.default_rng(0).standard_normal((3, 5))
+    x[2] = 1.7 * x[1]
+    numbers = {"depth": 4, "weight_var": 1.7, "bias_var": 0.3}
+    known = theory.kernels(activation, x, **numbers, **block)
+    found = theory.kernels(Architecture(width=8, activation=activation, **numbers, **block), x)
+    assert found.status == theory.TheoryStatus.OK
+    np.testing.assert_allclose(found.nngp, known.nngp, rtol=1e-12)
+    np.testing.assert_allclose(found.ntk, known.ntk, rtol=1e-9)
+
+
+def test_kernels_of_a_normalised_linear_network_by_hand():
+    """RMS norm divides Θ by √(q q̂)."""
+    x = np.random.default_rng(0).standard_normal((4, 5))
+    w, b = 1.7, 0.3
+    found = theory.kernels(Architecture(2, 8, "linear", w, b, norm="rms_norm"), x)
+    nngp = ntk = w * x @ x.T / 5 + b
+    size = np.sqrt(np.diag(nngp))
+    cosine = nngp / np.outer(size, size)
+    nngp = w * cosine + b
+    np.testing.assert_allclose(found.nngp, nngp, rtol=1e-12)
+    np.testing.assert_allclose(found.ntk, w * ntk / np.outer(size, size) + nngp, rtol=1e-12)
+
+
+def test_kernels_refuse_what_they_do_not_know():
+    x = np.random.default_rng(0).standard_normal((3, 5))
+    for change in ({"norm": "batch_norm"}, {"layer": kinds.Skip(_ACT)}):
+        found = theory.kernels(Architecture(3, 8, "tanh", 1.5, **change), x)
+        assert found.status == theory.TheoryStatus.NO_THEORY
+        assert np.isnan(found.ntk).all()
+    with pytest.raises(ValueError, match="depth, weight_var, bias_var and block are the archi"):
+        theory.kernels(Architecture(3, 8, "tanh", 1.5), x, depth=3)
+
+
+def test_kernels_of_kinds_differentiate():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5)), jnp.float32)
+    net = Architecture(3, 8, "tanh", 1.5, 0.1, norm="layer_norm")
+
+    def entry(weight_var):
+        return theory.kernels(net.with_numbers(weight_var=weight_var), x).ntk[0, 1]
+
+    step = 1e-2
+    slope = (entry(1.5 + step) - entry(1.5 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.jit(jax.grad(entry))(1.5), slope, rtol=1e-3)
