@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from sigprop import activations
+from sigprop._loops import map_one_by_one
 from sigprop.activations import Activation
 from sigprop.gaussian import normalised_batch, pair, single
 from sigprop.gaussian.limits import limits
@@ -38,7 +39,7 @@ def cellwise(fn: Callable, *arrays: Array) -> Array:
     if flat[0].size == 1:
         out = jax.tree.map(lambda a: a[None], fn(*(a[0] for a in flat)))
     else:
-        out = jax.lax.map(lambda cell: fn(*cell), tuple(flat))
+        out = map_one_by_one(lambda cell: fn(*cell), tuple(flat))
     return jax.tree.map(lambda a: a.reshape(shape + a.shape[1:]), out)
 
 

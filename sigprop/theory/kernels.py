@@ -176,7 +176,7 @@ def _kernels(kind, depth, skip, nodes, x1, x2, weight_var, bias_var, scale) -> K
     q1, q2, apart = _first_layer(x1, x2, weight_var, bias_var)
     cell = functools.partial(_pair, kind, depth, skip, nodes, weight_var, bias_var, scale)
     shape = apart.shape
-    cells = [a.ravel() for a in jnp.broadcast_arrays(q1[:, None], q2[None], apart)]
+    cells = [a.ravel() for a in (q1, q2, apart)]
     nngp, ntk = jax.lax.map(lambda numbers: cell(*numbers), tuple(cells))
     return Kernels(nngp.reshape(shape), ntk.reshape(shape))
 
@@ -195,7 +195,11 @@ def _first_layer(x1, x2, weight_var, bias_var):
     apart = jnp.sum(jnp.square(units[0][:, None] - units[1][None]), axis=-1) / 2
     apart = jnp.minimum(apart, 2)  # rounding must not take a correlation below -1
     both = (q1[:, None] > 0) & (q2[None] > 0)
-    return q1, q2, jnp.where(both, apart, jnp.zeros_like(apart))
+    # Equal inputs to the last digit: chaos would amplify what rounding puts between them.
+    same = jnp.all(x1[:, None] == x2[None], axis=-1)
+    apart = jnp.where(both & ~same, apart, jnp.zeros_like(apart))
+    q1, q2 = jnp.broadcast_arrays(q1[:, None], q2[None])
+    return q1, q2 + jax.lax.stop_gradient(jnp.where(same, q1 - q2, 0.0)), apart
 
 
 def _pair(kind, depth, skip, nodes, weight_var, bias_var, scale, q_a, q_b, e):

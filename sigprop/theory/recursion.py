@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sigprop._loops import scan
 from sigprop.kinds import Gauss, Kind, State
 
 __all__ = ["layers"]
@@ -44,7 +45,7 @@ def layers(
         apart = state.cross[0, 0, 0] if len(state.cross) else jnp.full_like(variance0, jnp.nan)
         return after, (state.variance[0, 0], apart, gradient)
 
-    _, (variance, apart, gradient) = jax.lax.scan(step, State.of(variance0, apart0), length=depth)
+    _, (variance, apart, gradient) = scan(step, State.of(variance0, apart0), length=depth)
     return variance, apart, _coupled(gradient, gauss.batch) if layer.couples_inputs else gradient
 
 
