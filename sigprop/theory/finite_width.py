@@ -20,7 +20,7 @@ and so have the z less their biases.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -32,10 +32,13 @@ from sigprop import activations
 from sigprop._checks import check_non_negative, check_one_of, check_whole_number, of_variances
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
+from sigprop.architecture import Architecture
 from sigprop.gaussian import single
 from sigprop.gaussian.panels import nearest_cuts, standard_rule
 from sigprop.theory.chunks import over_cells
 from sigprop.theory.maps import ActivationLike, Theory, check_correlation
+from sigprop.theory.plain_only import check_given, told_by
+from sigprop.theory.statuses import TheoryStatus
 
 __all__ = ["LogGradientVariance", "log_gradient_variance"]
 
@@ -59,6 +62,8 @@ class LogGradientVariance:
         bars. nan if no ``correlation0`` was given.
     log_signal_variance
         Var[ln q^L], q^L the variance of the last layer's pre-activations given the layer before.
+    status
+        `TheoryStatus`: NO_THEORY of layers that are not plain.
 
     All nan where an expectation is not finite or φ' vanishes along the trajectory.
     """
@@ -66,6 +71,7 @@ class LogGradientVariance:
     variance: Theory
     covariance: Theory
     log_signal_variance: Theory
+    status: int = field(default=TheoryStatus.OK, metadata={"static": True})
 
     def rate_stderr(self, *, depth: int, seeds: int) -> Theory:
         """Standard error of a gradient rate measured over two inputs (or one) and ``seeds``.
@@ -80,22 +86,23 @@ class LogGradientVariance:
 
 @of_variances
 def log_gradient_variance(
-    activation: ActivationLike,
+    activation: ActivationLike | Architecture,
     *,
-    depth: int,
-    width: int,
-    weight_var: ArrayLike,
-    bias_var: ArrayLike,
+    depth: int | None = None,
+    width: int | None = None,
+    weight_var: ArrayLike | None = None,
+    bias_var: ArrayLike | None = None,
     variance0: ArrayLike = 1.0,
     correlation0: ArrayLike | None = None,
-    ensemble: str = "gaussian",
+    ensemble: str | None = None,
 ) -> LogGradientVariance:
     """Variance over initialisations of the log squared gradient norm of a plain network.
 
     Parameters
     ----------
     activation
-        A name, a callable or an `Activation`.
+        A name, a callable or an `Activation`; or an `Architecture`, which says all but
+        ``variance0`` and ``correlation0``. One that is not plain is refused with a status.
     depth, width
         L >= 1 and N >= 1: L - 1 layers lie between the gradients by z^L and z^1.
     weight_var, bias_var, variance0
@@ -103,7 +110,7 @@ def log_gradient_variance(
     correlation0
         c¹ of two inputs, in [-1, 1].
     ensemble
-        "gaussian" (any independent entries) or "orthogonal" weights.
+        "gaussian" (any independent entries; so if None) or "orthogonal" weights.
 
     Returns
     -------
@@ -125,11 +132,22 @@ def log_gradient_variance(
     Examples
     --------
     >>> at = dict(depth=33, width=64, bias_var=0.0)
-    >>> float(log_gradient_variance("linear", weight_var=1.0, **at).variance)  # 2 (L - 1)/N
+    >>> linear = log_gradient_variance("linear", weight_var=1.0, **at)  # 2 (L - 1)/N
+    >>> round(float(linear.variance), 12)
     1.0
-    >>> float(log_gradient_variance("relu", weight_var=2.0, **at).variance)  # 5 (L - 1)/N
+    >>> round(float(log_gradient_variance("relu", weight_var=2.0, **at).variance), 12)  # 5/2 of it
     2.5
     """
+    if isinstance(activation, Architecture):
+        own = told_by(activation, depth=depth, width=width, weight_var=weight_var,
+                      bias_var=bias_var, ensemble=ensemble)  # fmt: skip
+        at = {"variance0": variance0, "correlation0": correlation0}
+        if own is not None:
+            return log_gradient_variance(activation.activation, **own, **at)
+        nothing = np.full(np.broadcast_shapes(activation.grid_shape, np.shape(variance0)), np.nan)
+        return LogGradientVariance(nothing, nothing, nothing, TheoryStatus.NO_THEORY)
+    check_given(depth=depth, width=width, weight_var=weight_var, bias_var=bias_var)
+    ensemble = ensemble or "gaussian"
     depth = check_whole_number("depth", depth)
     width = check_whole_number("width", width)
     check_one_of("ensemble", ensemble, _ENSEMBLES)

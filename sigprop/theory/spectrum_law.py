@@ -22,10 +22,12 @@ from sigprop import activations
 from sigprop._checks import check_non_negative, check_one_of, check_whole_number, of_variances
 from sigprop._precision import exact_float64
 from sigprop.activations import Activation
+from sigprop.architecture import Architecture
 from sigprop.gaussian import single
 from sigprop.gaussian.limits import limits
 from sigprop.theory.equilibrium import fixed_point
 from sigprop.theory.maps import ActivationLike
+from sigprop.theory.plain_only import check_given, told_by
 from sigprop.theory.slope_law import SlopeLaw, limit_law, slope_law
 from sigprop.theory.spectrum_roots import SpectralEquation
 from sigprop.theory.spectrum_series import relative_moment
@@ -232,20 +234,21 @@ class JacobianSpectrum:
 
 @of_variances
 def jacobian_spectrum(
-    activation: ActivationLike,
+    activation: ActivationLike | Architecture,
     *,
-    depth: int,
-    weight_var: float,
+    depth: int | None = None,
+    weight_var: float | None = None,
     bias_var: float | None = None,
     variance: ArrayLike | None = None,
-    ensemble: str = "gaussian",
+    ensemble: str | None = None,
 ) -> JacobianSpectrum:
     """Predicted law of the squared singular values of ∂x^depth/∂x⁰, square layers.
 
     Parameters
     ----------
     activation
-        A name, a callable or an `Activation`.
+        A name, a callable or an `Activation`; or an `Architecture`, which says all but
+        ``variance``. One that is not plain is refused with a status.
     depth
         Layers L, 1 to 1000 and beyond.
     weight_var
@@ -255,7 +258,7 @@ def jacobian_spectrum(
     variance
         q >= 0 of every layer, or an array of one for each, as in ``propagate(...).variance``.
     ensemble
-        "gaussian" or "orthogonal" weights.
+        "gaussian" (so if None) or "orthogonal" weights.
 
     Returns
     -------
@@ -277,6 +280,15 @@ def jacobian_spectrum(
     >>> round(atoms[0.0], 12)
     0.5
     """
+    if isinstance(activation, Architecture):
+        given = {"depth": depth, "weight_var": weight_var, "bias_var": bias_var}
+        own = told_by(activation, **given, ensemble=ensemble)
+        if own is None:
+            return JacobianSpectrum(None, activation.depth, TheoryStatus.NO_THEORY)
+        own["bias_var"] = own["bias_var"] if variance is None else None
+        return jacobian_spectrum(activation.activation, **own, variance=variance)
+    check_given(depth=depth, weight_var=weight_var)
+    ensemble = ensemble or "gaussian"
     depth = check_whole_number("depth", depth)
     check_one_of("ensemble", ensemble, ("gaussian", "orthogonal"))
     _check_scalar("weight_var", weight_var)
@@ -288,12 +300,13 @@ def jacobian_spectrum(
         laws = [_law_at(kind, q) for q in distinct]
     else:
         _check_scalar("bias_var", bias_var)
-        laws, counts = [_law_at_fixed_point(kind, weight_var, bias_var)], [depth]
+        at = _law_at_fixed_point(kind, weight_var, bias_var)  # type: ignore[arg-type]
+        laws, counts = [at], [depth]
     known = [law for law in laws if law is not None]
     if len(known) < len(laws):
         return JacobianSpectrum(None, depth, TheoryStatus.NO_THEORY)
     with np.errstate(divide="ignore"):
-        log_gain = float(np.log(weight_var))
+        log_gain = float(np.log(weight_var))  # type: ignore[arg-type]
     equation = SpectralEquation(
         log_gain, *_merged(known, counts), exponent=int(ensemble == "gaussian")
     )

@@ -348,3 +348,34 @@ def test_kernels_of_kinds_differentiate():
     step = 1e-2
     slope = (entry(1.5 + step) - entry(1.5 - step)) / (2 * step)
     np.testing.assert_allclose(jax.jit(jax.grad(entry))(1.5), slope, rtol=1e-3)
+
+
+# ------------------------------------------------------------------- theory of plain layers alone
+
+NOT_PLAIN = [{"block": "residual"}, {"norm": "weight_norm"}, {"dropout": 0.1}, {"layer": _MIX}]
+
+
+@pytest.mark.parametrize("change", NOT_PLAIN, ids=str)
+def test_finite_width_and_spectra_refuse_what_is_not_plain(change):
+    net = Architecture(5, 32, "tanh", 1.5, 0.1, **change)
+    spread, law = theory.log_gradient_variance(net), theory.jacobian_spectrum(net)
+    assert spread.status == law.status == theory.TheoryStatus.NO_THEORY
+    assert np.isnan(spread.variance)
+    assert np.isnan(law.mean)
+
+
+def test_finite_width_and_spectra_of_a_plain_architecture():
+    net = Architecture(5, 32, "tanh", 1.5, 0.1, initialiser="orthogonal")
+    numbers = {"depth": 5, "weight_var": 1.5, "bias_var": 0.1, "ensemble": "orthogonal"}
+    known = theory.log_gradient_variance("tanh", width=32, correlation0=0.2, **numbers)
+    found = theory.log_gradient_variance(net, correlation0=0.2)
+    assert found == known
+    assert found.status == theory.TheoryStatus.OK
+    law = theory.jacobian_spectrum("tanh", **numbers)
+    assert theory.jacobian_spectrum(net).variance_of_squares == law.variance_of_squares
+    at = theory.jacobian_spectrum("tanh", variance=0.7, **(numbers | {"bias_var": None}))
+    assert theory.jacobian_spectrum(net, variance=0.7).mean == at.mean
+    with pytest.raises(ValueError, match="depth, ensemble must be left out beside an architecture"):
+        theory.jacobian_spectrum(net, depth=3, ensemble="gaussian")
+    with pytest.raises(ValueError, match="width, bias_var must be given beside an activation"):
+        theory.log_gradient_variance("tanh", depth=3, weight_var=1.0)
