@@ -64,6 +64,9 @@ def _cluster(workers: int | None) -> Any:
         {
             "distributed.scheduler.allowed-failures": _LOST_WORKERS,
             "distributed.nanny.pre-spawn-environ": start,
+            # A worker that is restarted on a busy machine takes longer than the 15 s after which
+            # a cluster forgets it.
+            "distributed.deploy.lost-worker-timeout": "1 hour",
         }
     )
     spec = {
