@@ -121,13 +121,18 @@ def _on_grid(nodes: Sequence[Node], value: int, result: int, aval) -> np.ndarray
     """Values over the grid, in arrays of the shape the program has."""
     size = math.prod(aval.shape)
     pieces = []
-    for start in range(0, _GRID.size, size):
-        grid = np.resize(_GRID[start : start + size], aval.shape)
-        env = {value: jnp.asarray(grid, aval.dtype)}
+
+    @jax.jit
+    def compute(grid):
+        env = {value: grid}
         for node in nodes:
             given = [a.literal if a.value is None else env[a.value] for a in node.inputs]
             env.update(zip(node.outputs, bound(node, given)))
-        pieces.append(np.asarray(env[result], np.float64).reshape(-1))
+        return env[result]
+
+    for start in range(0, _GRID.size, size):
+        grid = np.resize(_GRID[start : start + size], aval.shape)
+        pieces.append(np.asarray(compute(jnp.asarray(grid, aval.dtype)), np.float64).reshape(-1))
     return np.concatenate(pieces)[: _GRID.size]
 
 

@@ -155,7 +155,11 @@ def _watched(reading: Reading, region: Iterable[int], trail: Trail) -> Closer:
     ran = replace(reading.structure.ran, notes=notes, slopes=dict.fromkeys(floating, size))
     opened = {reading.structure.parameters.index(name) for name in reading.opened}
     stands = stands_of(ran, reading.values, opened)
-    return Closer(graph, trail, measured(ran, reading.values, reading.structure.data, stands))
+    return Closer(
+        graph,
+        trail,
+        measured(ran, reading.values, reading.structure.data, reading.structure.constants, stands),
+    )
 
 
 def _note(value: int, look: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A model's loss as a graph, and passes through it: what every layer gives out and gets back."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from sigprop.program import (
     is_floating,
     measured,
     places_in_order,
+    same_program_key,
     size,
     step_counts,
     timelines,
@@ -52,8 +54,8 @@ class Structure:
         The sites step by step of the loops through layers, and loops through time.
     following
         By site: the activation after it.
-    data
-        The batch's arrays.
+    data, constants
+        The batch's arrays, and those that the program closes over.
     parameters
         Their names.
     """
@@ -67,6 +69,7 @@ class Structure:
     lines: tuple[Line, ...]
     following: dict[Site, Following]
     data: Sequence[Any]
+    constants: Sequence[Any]
     parameters: tuple[str, ...]
 
     @property
@@ -107,13 +110,33 @@ class Reading:
     silent_loss: float
 
 
+_KEPT = 16
+_known: OrderedDict[Hashable, Structure] = OrderedDict()
+
+
 def structure_of(target: Objective, model: Any) -> Structure:
-    """Of a model's loss."""
+    """Of a model's loss; that of a program seen before, compiled already, with its new numbers."""
     closed, data = traced(target)
     names, values = target.parameters.names, target.parameters.values
+    kinds = kinds_by_path(model)
+    zero = tuple(place for place, v in enumerate(values) if np.size(v) and not np.any(v))
+    key = (same_program_key(closed), names, zero, len(data), tuple(sorted(kinds.items())))
     graph = graph_of(closed)
+    constants = tuple(jnp.asarray(x) for x in graph.constants.values())
+    if key in _known:
+        _known.move_to_end(key)
+        return replace(_known[key], data=data, constants=constants)
+    found = _new_structure(graph, constants, target, data, kinds)
+    if not found.flow.loops:  # how many steps those take hangs on the numbers
+        _known[key] = found
+        while len(_known) > _KEPT:
+            _known.popitem(last=False)
+    return found
+
+
+def _new_structure(graph: Graph, constants, target: Objective, data, kinds) -> Structure:
+    names, values = target.parameters.names, target.parameters.values
     flow = flow_of(graph, len(values))
-    constants = [jnp.asarray(x) for x in graph.constants.values()]
     counts = step_counts(graph, constants, [*values, *data], flow.loops)
     around, trail = _programs(graph), trail_of(graph)
     after = {s: following(graph, around, trail, s.output) for s in flow.sites}
@@ -127,8 +150,8 @@ def structure_of(target: Objective, model: Any) -> Structure:
     slopes.update({s.output: _slope_note(s) for s in flow.sites})
     notes = {s.output: _note(s, after[s].flat) for s in flow.sites}
     ran = Pass(graph, len(values), counts, notes, slopes, _closed(flow, values), ends)
-    called = Names(names, [np.ndim(v) for v in values], flow, kinds_by_path(model))
-    return Structure(graph, trail, flow, called, ran, places, lines, after, data, names)
+    called = Names(names, [np.ndim(v) for v in values], flow, kinds)
+    return Structure(graph, trail, flow, called, ran, places, lines, after, data, constants, names)
 
 
 def _programs(graph: Graph) -> dict[int, Program]:
@@ -234,13 +257,13 @@ def read(structure: Structure, values: Sequence[Any]) -> Reading:
     ran, opened, first = structure.ran, set(), None
     while True:
         stands = stands_of(ran, values, opened)
-        found = measured(ran, values, structure.data, stands)
+        found = measured(ran, values, structure.data, structure.constants, stands)
         first = first or found
         more = {p for p in ran.closed if _moves(found, p)} - opened
         if not more:
             break
         opened |= more
-    silent = measured(ran, values, structure.data, stands, volume=0.0).loss
+    silent = measured(ran, values, structure.data, structure.constants, stands, volume=0.0).loss
     factors = _factors(structure)
     stuck = [p for p in ran.closed if p not in opened and p in factors]
     name = lambda places: tuple(structure.parameters[p] for p in sorted(places))  # noqa: E731

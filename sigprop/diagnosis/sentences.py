@@ -80,10 +80,11 @@ def opened(names: Sequence[str]) -> tuple[str, ...]:
     """Factors of 0 that training opens."""
     if not names:
         return ()
-    verb = "is" if len(names) == 1 else "are"
+    what = "is exactly 0 and stops" if len(names) == 1 else "are exactly 0 and stop"
+    it = "it" if len(names) == 1 else "them"
     return (
-        f"{listed(names)} {verb} exactly 0 and stops the gradient; one training step opens it, so "
-        "what lies below is judged by a random factor in its place",
+        f"{listed(names)} {what} the gradient; one training step opens {it}, so what lies below is "
+        "judged with a random factor in its place",
     )
 
 

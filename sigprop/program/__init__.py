@@ -4,6 +4,7 @@ from sigprop.program.evaluation import Places, evaluate, places, step_counts
 from sigprop.program.flow import Flow, Origin, Site, flow_of
 from sigprop.program.measuring import Measured, Pass, Size, log_mean_square, measured, size, widened
 from sigprop.program.nodes import Atom, Graph, Node, Program, aval_of, graph_of, is_floating
+from sigprop.program.sameness import same_program_key
 from sigprop.program.trail import Trail, trail_of
 from sigprop.program.ways import Line, Place, depth_loops, places_in_order, timelines
 
@@ -32,6 +33,7 @@ __all__ = [
     "measured",
     "places",
     "places_in_order",
+    "same_program_key",
     "size",
     "step_counts",
     "timelines",

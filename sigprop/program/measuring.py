@@ -105,7 +105,7 @@ class Pass:
             for _ in at.loops[number]:
                 note = jax.vmap(note)
             slopes[number] = note(by_shift[number])
-        return value, noted, slopes, [_rows(v) for v in values], [_rows(g) for g in by_value]
+        return value, noted, slopes, [_rows(g) for g in by_value]
 
 
 def _rows(array: Any) -> Size:
@@ -136,9 +136,19 @@ class Measured:
     gradients: list[Size]
 
 
-def measured(ran: Pass, values, data, stands, volume=1.0) -> Measured:
-    """Run a pass."""
-    constants = [jnp.asarray(x) for x in ran.graph.constants.values()]
-    found = ran.compiled(list(values), list(data), constants, list(stands), jnp.float32(volume))
-    loss, *rest = jax.tree.map(np.asarray, found)
-    return Measured(float(loss), *rest)
+def measured(ran: Pass, values, data, constants, stands, volume=1.0) -> Measured:
+    """Run a pass with these numbers in its program."""
+    given = (list(values), list(data), list(constants), list(stands), jnp.float32(volume))
+    loss, noted, slopes, gradients = jax.tree.map(np.asarray, ran.compiled(*given))
+    return Measured(float(loss), noted, slopes, [_sizes(v) for v in values], gradients)
+
+
+def _sizes(array: Any) -> Size:
+    """As `_rows`, of an array that is at hand."""
+    array = np.abs(np.asarray(array))
+    array = array.astype(np.float64).reshape(array.shape[0] if array.ndim > 1 else 1, -1)
+    with np.errstate(all="ignore"):
+        largest = array.max(axis=1, initial=0.0)
+        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+        square = np.sum((array / scale[:, None]) ** 2, axis=1) / max(array.shape[1], 1)
+    return {"largest": largest, "square": square, "finite": np.isfinite(array).all(axis=1)}
