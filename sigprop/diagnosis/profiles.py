@@ -15,7 +15,7 @@ import numpy as np
 
 from sigprop.diagnosis.reading import Reading
 from sigprop.diagnosis.statistics import log_sum
-from sigprop.program import Line, Place, Size, log_mean_square, places
+from sigprop.program import Line, Place, Size, is_floating, log_mean_square, places
 
 __all__ = ["Ends", "Profile", "Spot", "profiles", "spots"]
 
@@ -70,6 +70,8 @@ class Profile:
         As `Spot` has them; empty through time, where all places are alike.
     spots
         The places, through layers.
+    losses
+        How many steps of a loop through time may enter the loss by themselves.
     """
 
     through: str
@@ -78,6 +80,14 @@ class Profile:
     log_effect: np.ndarray
     log_entering: np.ndarray
     spots: tuple[Spot, ...] = ()
+    losses: int = 1
+
+    @property
+    def recurs(self) -> bool:
+        """Whether it meets weights again: in a tied decoder, in the model's own derivative."""
+        weights = [(s.place.site.largest, s.place.site.slices) for s in self.spots]
+        steps = [tuple(s.place.steps.values()) for s in self.spots]
+        return len(set(zip(weights, steps))) < len(weights)
 
     @property
     def name(self) -> str:
@@ -233,7 +243,17 @@ def _through_time(reading: Reading, line: Line) -> list[Profile]:
     where = line.loop.line or line.loop.name
     names = tuple(f"step {step} of the loop at {where}" for step in range(total.size))
     nothing = np.zeros(0)
-    return [Profile("time", names[1:], total[1:], nothing, nothing)]
+    losses = total.size if _reads_every_step(reading, line) else 1
+    return [Profile("time", names[1:], total[1:], nothing, nothing, losses=losses)]
+
+
+def _reads_every_step(reading: Reading, line: Line) -> bool:
+    """Whether a loop gives out something of the signal at every step."""
+    graph, flow = reading.structure.graph, reading.structure.flow
+    if line.loop.name != "scan":
+        return False
+    rows = line.loop.outputs[line.loop.equation.params["num_carry"] :]
+    return any(flow.origins[v].signal and is_floating(graph.avals[v]) for v in rows)
 
 
 def _by_step(reading: Reading, value: int, loops: int) -> np.ndarray:

@@ -264,11 +264,11 @@ def read(structure: Structure, values: Sequence[Any]) -> Reading:
             break
         opened |= more
     silent = measured(ran, values, structure.data, structure.constants, stands, volume=0.0).loss
-    factors = _factors(structure)
+    factors = _factors(structure, found)
     stuck = [p for p in ran.closed if p not in opened and p in factors]
     name = lambda places: tuple(structure.parameters[p] for p in sorted(places))  # noqa: E731
     merged = replace(found, slopes=_merged(first.slopes, found.slopes))
-    return Reading(structure, values, merged, first, name(opened), name(stuck), silent)
+    return Reading(structure, values, merged, first, name(opened & factors), name(stuck), silent)
 
 
 def _merged(first: dict[int, Any], opened: dict[int, Any]) -> dict[int, Any]:
@@ -299,6 +299,8 @@ def _moves(found: Measured, place: int) -> bool:
     return bool(np.any(np.asarray(found.gradients[place]["largest"]) != 0))
 
 
-def _factors(structure: Structure) -> set[int]:
-    """Parameters that multiply and are read."""
-    return {p for s in structure.flow.sites for p in s.largest if s.kind != "lookup"}
+def _factors(structure: Structure, found: Measured) -> set[int]:
+    """Parameters of factors that are exactly 0 where they multiply."""
+    sites = [s for s in structure.flow.sites if s.kind not in ("lookup", "block")]
+    weights = {s: found.noted[s.output]["weight"]["largest"] for s in sites}
+    return {p for s, largest in weights.items() if not np.any(largest) for p in s.largest}

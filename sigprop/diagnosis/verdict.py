@@ -170,7 +170,7 @@ def _row(spot: Spot, layers: Sequence[LayerReading]) -> LayerReading | None:
 def _by_ways(ways: Sequence[Profile], layers: Sequence[LayerReading]):
     """The worst way, if its gradient changes by too much."""
     judged = [(way, _compared(way)) for way in ways]
-    bad = [(way, ends) for way, ends in judged if ends.counts and abs(ends.change) > _ALLOWED]
+    bad = [(w, e) for w, e in judged if e.counts and abs(e.change) > _allowed(w, e.change)]
     if not bad:
         return "", (), (), 0.0
     way, ends = max(bad, key=lambda each: abs(each[1].change))
@@ -179,6 +179,17 @@ def _by_ways(ways: Sequence[Profile], layers: Sequence[LayerReading]):
     at, local = _steepest(way, ends, layers)
     first = sentences.local(*local) if local else ()
     return verdict, (*first, sentences.change(way, ends), *others[:2]), at, abs(ends.change)
+
+
+def _allowed(way: Profile, change: float) -> float:
+    """How much the gradient may change along a way.
+
+    A step in time that comes before others feels the losses of all of them. Where weights recur
+    (in a tied decoder, in the model's own derivative) places are less alike.
+    """
+    if way.through == "time":
+        return _ALLOWED + (2 * math.log(way.losses) if change > 0 else 0.0)
+    return 3 * _ALLOWED if way.recurs else _ALLOWED
 
 
 def _compared(way: Profile) -> Ends:
