@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from sigprop._loops import map_one_by_one, scan
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.architecture import Architecture
 from sigprop.kinds import Composition, Gauss, NoTheory, State, compose
@@ -89,7 +90,7 @@ def _compiled(made: Composition, gauss: Gauss, depth: int, x1, x2, numbers):
     apart = jnp.where(some, jnp.minimum(apart, 2), 0.0)
     cells = jnp.broadcast_arrays(sizes[0][:, None], sizes[1][None], apart)
     pair = functools.partial(_pair, made, gauss, depth, numbers)
-    found = jax.lax.map(lambda cell: pair(*cell), tuple(a.ravel() for a in cells))
+    found = map_one_by_one(lambda cell: pair(*cell), tuple(a.ravel() for a in cells))
     return tuple(kernel.reshape(apart.shape) for kernel in found)
 
 
@@ -105,7 +106,7 @@ def _pair(made: Composition, gauss: Gauss, depth: int, numbers, size_a, size_b, 
         def layer(z, _):
             return trained.settled(made.layer.covariance(trained, z, numbers)), None
 
-        z, _ = jax.lax.scan(layer, z, length=depth - 1)
+        z, _ = scan(layer, z, length=depth - 1)
         return z.copies[0, 0, 0], _covariance(z)[0, 0, 0]
 
     zero = jnp.zeros_like(size_a)

@@ -33,15 +33,22 @@ def groups_of_cells(
         return [((), everywhere)]
     variances = {name: a for name, a in cells.items() if name != "correlation0"}
     watch = functools.partial(_watched, layer, served, depth, tuple(variances))
-    with np.errstate(over="ignore"):  # a signal that leaves float64 is data
-        largest = _ALLOWANCE * over_cells(watch, list(variances.values()))
-    needed = [[resolution.uniform_nodes(a, q) or 0 for a in served] for q in largest]
+    largest = over_cells(watch, list(variances.values()))
+    needed = [[_needed(a, float(q)) for a in served] for q in largest]
     groups = np.unique(np.asarray(needed, int), axis=0)
     members = [np.flatnonzero((np.asarray(needed) == group).all(1)) for group in groups]
     return [
         (tuple((a, int(n) or None) for a, n in zip(served, group)), cells)
         for group, cells in zip(groups, members)
     ]
+
+
+def _needed(activation: Activation, variance: float) -> int:
+    """0 for panels. A variance that more than the coarse nodes find is known to 20% only."""
+    nodes = resolution.uniform_nodes(activation, variance) or 0
+    if 0 < nodes <= _COARSE:
+        return nodes
+    return resolution.uniform_nodes(activation, _ALLOWANCE * variance) or 0
 
 
 def nodes_for_all(layer: Kind, depth: int, cells: dict[str, np.ndarray]) -> Nodes:
