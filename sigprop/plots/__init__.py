@@ -6,11 +6,11 @@ from sigprop.plots.conditioning_map import conditioning_map, conditioning_panel
 from sigprop.plots.depth_profile import depth_profile
 from sigprop.plots.diagnosis import diagnosis
 from sigprop.plots.isometry_training import isometry_training, isometry_training_figure
+from sigprop.plots.jacobian_spectrum import spectrum, spectrum_figure, spectrum_growth
 from sigprop.plots.kernel_condition import kernel_condition, kernel_condition_figure
 from sigprop.plots.log_spectra import log_spectra, log_spectra_figure
 from sigprop.plots.phase_diagram import phase_diagram, phase_diagram_figure
 from sigprop.plots.remedies import remedies, verdict_matrix
-from sigprop.plots.spectrum import spectrum, spectrum_figure, spectrum_growth
 from sigprop.plots.stability_map import stability_map, stability_panel
 from sigprop.plots.trainability import trainability, trainability_figure, trainable_depth
 

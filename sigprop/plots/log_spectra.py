@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from sigprop.plots import plane, style
-from sigprop.plots.spectrum import one_spectrum
+from sigprop.plots.jacobian_spectrum import one_spectrum
 
 __all__ = ["log_spectra", "log_spectra_figure"]
 

@@ -3,7 +3,7 @@
 from sigprop.studies.basics import Basics
 from sigprop.studies.blocks import BLOCKS, Blocks
 from sigprop.studies.conditioning_map import ConditioningMap
-from sigprop.studies.growth import Growth, growth_class
+from sigprop.studies.gradient_classes import Growth, growth_class
 from sigprop.studies.inputs import digit_pairs, load_pairs, with_moments
 from sigprop.studies.isometry_training import IsometryTraining
 from sigprop.studies.jacobian_spectrum import JacobianSpectrum

@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop import gradients, theory, training
-from sigprop._checks import check_whole_number
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
+from sigprop.studies import inputs
 from sigprop.studies.epochs import trained_by_epoch
+from sigprop.studies.study import Arrays, Study, whole
 from sigprop.studies.variables import Variable, quantity
 from sigprop.training import Data, Optimiser, Readings, Splits
 
@@ -31,7 +31,7 @@ _ENTRIES = {"N(0, 1) entries": None, "N(0, 1/fan-in)": 1.0}
 
 
 @dataclass(frozen=True)
-class Basics:
+class Basics(Study):
     """Five demonstrations, each with the numbers that make its point.
 
     Handed to `sigprop.sweeps.run` with a grid of ``seed`` (numbers).
@@ -69,24 +69,34 @@ class Basics:
     [0, 1, 2, 3]
     """
 
-    steps: int = 400
-    epochs: int = 20
-    width: int = 128
-    batch_size: int = 64
-    seed: int = 0
+    steps: int = whole(400, least=2)
+    epochs: int = whole(20, least=1)
+    width: int = whole(128, least=1)
+    batch_size: int = whole(64, least=1)
+    seed: int = whole(0, least=0)
     data: str | os.PathLike | None = None
 
     name = "basics"
     version = 1
+    title = "from gradient descent to a cure"
     static_axes = ()
     traced_axes = _AXES
-    cell_multiple = 1
+    meanings = {  # noqa: RUF012
+        "step": ("update", "1"),
+        "course": ("how the parabola is fitted", None),
+        "entries": ("weights of the 1000-100-1 network", None),
+        "slope_bin": ("log10 of the slope of a unit", "1"),
+        "comparison": ("comparison of a gradient check", "1"),
+        "gradient": ("gradient that is checked", None),
+        "epoch": ("epochs trained", "1"),
+        "classifier_layer": ("layer of the classifier", None),
+        "example": ("example of the line", "1"),
+    }
+    matmul_precision = "default"
     bytes_per_cell = 2**24
 
     def __post_init__(self):
-        least = {"steps": 2, "epochs": 1, "width": 1, "batch_size": 1, "seed": 0}
-        for name, minimum in least.items():
-            check_whole_number(name, getattr(self, name), minimum)
+        super().__post_init__()
         if self.batch_size > len(self.images.train):
             raise ValueError(
                 f"batch_size must be at most the {len(self.images.train)} examples to train on, "
@@ -111,22 +121,6 @@ class Basics:
             "epoch": np.arange(self.epochs + 1),
             "classifier_layer": np.asarray(["hidden 1", "hidden 2", "readout"]),
             "example": np.arange(_LINE_EXAMPLES),
-        }
-
-    @property
-    def axis_attrs(self) -> dict[str, dict[str, str]]:
-        """What the axes mean."""
-        return {
-            "seed": {"long_name": "seed", "units": "1"},
-            "step": {"long_name": "update", "units": "1"},
-            "course": {"long_name": "how the parabola is fitted"},
-            "entries": {"long_name": "weights of the 1000-100-1 network"},
-            "slope_bin": {"long_name": "log10 of the slope of a unit", "units": "1"},
-            "comparison": {"long_name": "comparison of a gradient check", "units": "1"},
-            "gradient": {"long_name": "gradient that is checked"},
-            "epoch": {"long_name": "epochs trained", "units": "1"},
-            "classifier_layer": {"long_name": "layer of the classifier"},
-            "example": {"long_name": "example of the line", "units": "1"},
         }
 
     @property
@@ -161,34 +155,14 @@ class Basics:
             "classifier_test_accuracy": put("accuracy on test examples at the end"),
         }  # fmt: skip
 
-    def check(self, grid: Mapping[str, Any]) -> None:
-        """Raise ValueError for seeds that are no seeds."""
-        for seed in np.asarray(grid["seed"]).tolist():
-            check_whole_number("seed", int(seed) if seed == int(seed) else seed, 0)
-
     def config(self) -> dict[str, Any]:
-        """What decides the results; files by the numbers in them, not their place."""
-        names = ("steps", "epochs", "width", "batch_size", "seed")
+        """What decides the results; images by the numbers in them, not their place."""
         train = self.images.train
-        shown = {"examples": len(train), "sum": float(np.sum(train.inputs, dtype=np.float64))}
-        return {name: getattr(self, name) for name in names} | {"images": shown}
+        shown = inputs.content_of_arrays(np.asarray(train.inputs), np.asarray(train.targets))
+        rest = {name: value for name, value in super().config().items() if name != "data"}
+        return rest | {"images": "digits" if self.data is None else shown}
 
-    def attributes(self) -> dict[str, Any]:
-        """Settings a reader wants at hand, and the machine."""
-        device = jax.devices()[0]
-        data = "scikit-learn digits" if self.data is None else Path(self.data).name
-        return {
-            "title": "from gradient descent to a cure",
-            **{name: getattr(self, name) for name in ("steps", "epochs", "width", "seed")},
-            "data": data,
-            "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
-            "matmul_precision": "default",
-            "dtype": "float32",
-        }
-
-    def compute(
-        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def measured(self, static: Mapping[str, str], cells: Mapping[str, Any], told: Arrays) -> Arrays:
         """All five, for every seed."""
         rows = [self._row(int(seed)) for seed in cells["seed"]]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from sigprop import activations, propagation, theory
-from sigprop._checks import check_known, check_non_negative, check_whole_number
+from sigprop import propagation, theory
+from sigprop._checks import check_known
 from sigprop.architecture import Architecture
-from sigprop.studies import finite_width, inputs
+from sigprop.studies import infinite_width, inputs
+from sigprop.studies.study import Arrays, Study, non_negative, tuning, whole
 from sigprop.studies.variables import Variable, flags, quantity
 
 __all__ = ["BLOCKS", "Blocks"]
@@ -38,7 +39,7 @@ _EVERYWHERE = ("activation", "block", "weight_var")
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Study):
     """Theory and measurement of the gradient at every layer, for every block.
 
     Handed to `sigprop.sweeps.run` with a grid of ``activation``, ``block`` (names in `BLOCKS`) and
@@ -58,6 +59,8 @@ class Blocks:
         σ_b² >= 0 of every network.
     seed
         Decides the draws and which digits are shown.
+    memory_budget
+        Bytes that one measurement may hold (`propagation.measure`); decides speed alone.
 
     Raises
     ------
@@ -70,24 +73,25 @@ class Blocks:
     ('layer',)
     """
 
-    depth: int = 1000
-    width: int = 256
-    seeds: int = 8
-    batch: int = 16
-    bias_var: float = 0.05
-    seed: int = 0
+    depth: int = whole(1000, least=2)
+    width: int = whole(256, least=4)
+    seeds: int = whole(8, least=2)
+    batch: int = whole(16, least=4)
+    bias_var: float = non_negative(0.05)
+    seed: int = whole(0, least=0)
+    memory_budget: int = tuning(2**28)
 
     name = "blocks"
     version = 2
+    title = "gradients through blocks: theory and measured networks"
     static_axes = ("activation", "block")
     traced_axes = ("weight_var",)
-    cell_multiple = 1
+    told_axes = _EVERYWHERE
+    meanings = {"block": ("block", None)}  # noqa: RUF012
 
     def __post_init__(self):
-        for name, least in (("depth", 2), ("width", 4), ("seeds", 2), ("batch", 4), ("seed", 0)):
-            check_whole_number(name, getattr(self, name), least)
-        check_non_negative("bias_var", self.bias_var)
-        self.images  # noqa: B018  # raises for a batch with more images than pixels
+        super().__post_init__()
+        inputs.check_batches(self.seeds, self.batch)
 
     @functools.cached_property
     def images(self) -> Float[np.ndarray, "seeds batch pixels"]:
@@ -103,16 +107,6 @@ class Blocks:
     def coordinates(self) -> dict[str, np.ndarray]:
         """Layers are counted from 1."""
         return {"layer": np.arange(1, self.depth + 1)}
-
-    @property
-    def axis_attrs(self) -> dict[str, dict[str, str]]:
-        """What the axes mean."""
-        return {
-            "activation": {"long_name": "activation"},
-            "block": {"long_name": "block"},
-            "weight_var": {"long_name": "weight variance times fan-in", "units": "1"},
-            "layer": {"long_name": "layer", "units": "1"},
-        }
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -150,46 +144,22 @@ class Blocks:
 
     def check(self, grid: Mapping[str, Any]) -> None:
         """Raise ValueError for names or variances that no network can have."""
-        for name in grid["activation"]:
-            activations.get(name)
+        super().check(grid)
         for name in grid["block"]:
             check_known("block", name, tuple(BLOCKS))
-        check_non_negative("weight_var", grid["weight_var"])
 
-    def config(self) -> dict[str, Any]:
-        """What decides the results."""
-        fields = ("depth", "width", "seeds", "batch", "bias_var", "seed")
-        return {name: getattr(self, name) for name in fields}
-
-    def attributes(self) -> dict[str, Any]:
-        """Settings a reader wants at hand, and the machine."""
-        device = jax.devices()[0]
-        return {
-            "title": "gradients through blocks: theory and measured networks",
-            **self.config(),
-            "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
-            "matmul_precision": "highest",
-            "dtype": "float32",
-        }
-
-    def compute(
-        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Theory and measurement of one block at every weight_var."""
-        network = Architecture(
-            self.depth,
-            self.width,
-            static["activation"],
-            cells["weight_var"],
-            self.bias_var,
-            **BLOCKS[static["block"]],
+    def _network(self, static: Mapping[str, str], weight_var: Any) -> Architecture:
+        block = BLOCKS[static["block"]]
+        return Architecture(
+            self.depth, self.width, static["activation"], weight_var, self.bias_var, **block
         )
-        return self._predicted(network) | self._laws(static, cells) | self._measured(network)
 
     def _batch_of(self, network: Architecture) -> int | None:
         return self.batch if network.norm == "batch_norm" else None
 
-    def _predicted(self, network: Architecture) -> dict[str, np.ndarray]:
+    def told(self, static: Mapping[str, str], cells: Mapping[str, Any]) -> Arrays:
+        """Gradient and variance at every layer, and the law of each."""
+        network = self._network(static, cells["weight_var"])
         weight_var, bias_var = np.asarray(network.weight_var), self.bias_var
         variance0 = theory.input_variance(1.0, weight_var=weight_var, bias_var=bias_var)
         correlation0 = theory.input_correlation(
@@ -205,21 +175,17 @@ class Blocks:
             "log_gradient_theory": _from_first(np.asarray(path.log_gradient)),
             "variance_theory": np.asarray(path.variance),
             "theory_status": np.full(weight_var.shape, path.status),
+            **self._laws([self._network(static, float(w)) for w in weight_var]),
         }
 
-    def _laws(
-        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """The growth law of every cell."""
-        block, start = BLOCKS[static["block"]], (self.depth, self.width, static["activation"])
-        networks = [
-            Architecture(*start, float(w), self.bias_var, **block) for w in cells["weight_var"]
-        ]
+    def _laws(self, networks: Sequence[Architecture]) -> Arrays:
         laws = [theory.growth_law(net, batch=self._batch_of(net)) for net in networks]
         names = ("gradient_rate", "gradient_kind", "variance_rate", "variance_kind")
         return {f"{n}_theory": np.asarray([getattr(law, n) for law in laws]) for n in names}
 
-    def _measured(self, network: Architecture) -> dict[str, np.ndarray]:
+    def measured(self, static: Mapping[str, str], cells: Mapping[str, Any], told: Arrays) -> Arrays:
+        """Networks of two widths, and what they tend to."""
+        network = self._network(static, cells["weight_var"])
         found = [self._measured_seed(network, seed) for seed in range(self.seeds)]
         narrower = replace(network, width=self.width // 2)
         # Widths draw from keys of their own: their errors must be independent to add.
@@ -228,7 +194,7 @@ class Blocks:
         with np.errstate(invalid="ignore"):  # diverged seeds leave nan
             mean, stderr, spread = self._growth(found)
             half_mean, half_stderr, _ = self._growth(narrow)
-            limit, limit_stderr = finite_width.extrapolated(
+            limit, limit_stderr = infinite_width.extrapolated(
                 (self.width, self.width // 2), (mean, half_mean), (stderr, half_stderr)
             )
             # E log < log E by half the variance, which is known to √(2/(S - 1)).
@@ -254,7 +220,7 @@ class Blocks:
     def _measured_seed(self, network: Architecture, seed: int) -> propagation.Measurement:
         shown = self.images[seed % self.seeds, : self._batch_of(network) or 1].astype(np.float32)
         key = jax.random.fold_in(jax.random.key(self.seed), seed)
-        return propagation.measure(network, shown, key=key, seeds=1)
+        return propagation.measure(network, shown, key=key, seeds=1, memory_budget=self.memory_budget)
 
 
 def _from_first(log_gradient: np.ndarray) -> np.ndarray:

@@ -12,19 +12,19 @@ import numpy as np
 from jax import lax
 
 from sigprop import activations, architecture, theory
-from sigprop._checks import check_non_negative, check_whole_number
 from sigprop.jacobian import one_blas_thread
 from sigprop.networks.initialisers import unit_bias, unit_weight
 from sigprop.studies import conditioning_map_outputs as outputs
-from sigprop.studies import finite_width, prediction, spectrum_statistics, square_jacobians
+from sigprop.studies import infinite_width, plane_theory, spectrum_statistics, square_jacobians
 from sigprop.studies.spectrum_prediction import moments_along
+from sigprop.studies.study import Arrays, Study, positive_if_given, whole
 from sigprop.studies.variables import Variable
 
 __all__ = ["ConditioningMap"]
 
 
 @dataclass(frozen=True)
-class ConditioningMap:
+class ConditioningMap(Study):
     """Mean and spread of the squared singular values of ∂z^{depth+1}/∂z¹, told and found.
 
     Handed to `sigprop.sweeps.run` with a grid of ``activation``, ``initialiser`` (strings),
@@ -59,26 +59,26 @@ class ConditioningMap:
     ('activation', 'initialiser', 'weight_var', 'bias_var')
     """
 
-    depth: int = 16
-    width: int = 128
-    seeds: int = 8
-    seed: int = 0
+    depth: int = whole(16, least=1)
+    width: int = whole(128, least=4)
+    seeds: int = whole(8, least=2)
+    seed: int = whole(0, least=0)
     input_file: str | os.PathLike | None = None
-    input_second_moment: float | None = None
+    input_second_moment: float | None = positive_if_given()
 
     name = "conditioning_map"
     version = 2
+    title = "conditioning of deep Jacobians: free probability and measured networks"
     static_axes = ("activation", "initialiser")
     traced_axes = ("weight_var", "bias_var")
-    cell_multiple = 1
+    told_axes = ("activation", "initialiser", "weight_var", "bias_var")
+    meanings = plane_theory.LINE_MEANINGS
+    file_field = "input_file"
 
     def __post_init__(self):
-        for name, minimum in {"depth": 1, "width": 4, "seeds": 2, "seed": 0}.items():
-            check_whole_number(name, getattr(self, name), minimum)
-        moment = self.input_second_moment
-        if moment is not None and not (np.isfinite(moment) and moment > 0):
-            raise ValueError(f"input_second_moment must be > 0 and finite, got {moment}")
-        self.images  # noqa: B018  # raises for inputs that cannot be used
+        super().__post_init__()
+        if self.input_file is not None:
+            self.images  # noqa: B018  # raises for inputs that cannot be used
 
     @functools.cached_property
     def images(self) -> np.ndarray:
@@ -98,99 +98,56 @@ class ConditioningMap:
     @property
     def coordinates(self) -> dict[str, np.ndarray]:
         """Along the lines of the phase diagram."""
-        return prediction.LINE_COORDINATES
-
-    @property
-    def axis_attrs(self) -> dict[str, dict[str, str]]:
-        """What the axes mean."""
-        return outputs.AXES
+        return plane_theory.LINE_COORDINATES
 
     @property
     def variables(self) -> dict[str, Variable]:
         """Every output."""
         return outputs.variables()
 
-    def check(self, grid: Mapping[str, Any]) -> None:
-        """Raise ValueError for names or variances that no network can have."""
-        for name in grid["activation"]:
-            activations.get(name)
-        for name in grid["initialiser"]:
-            architecture.distribution_of(name)
-        for axis in self.traced_axes:
-            check_non_negative(axis, grid[axis])
-
-    def config(self) -> dict[str, Any]:
-        """What decides the results; inputs of the user's by their content, not their place."""
-        names = ("depth", "width", "seeds", "seed", "input_second_moment")
-        inputs = {"inputs": square_jacobians.content_of(self.input_file)}
-        return {name: getattr(self, name) for name in names} | inputs
-
     def attributes(self) -> dict[str, Any]:
-        """Settings a reader wants at hand, and the machine."""
-        device = jax.devices()[0]
-        names = ("depth", "width", "seeds", "seed")
-        return {name: getattr(self, name) for name in names} | {
-            "same_as": prediction.same_as(),
-            "title": "conditioning of deep Jacobians: free probability and measured networks",
-            "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
-            "matmul_precision": "highest",
-            "dtype": "float32",
-        }
+        """Also which names stand for others."""
+        return super().attributes() | {"same_as": plane_theory.same_as()}
 
-    def compute(
-        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Prediction, measurement and their disagreement at every cell."""
-        activation, weight_var, bias_var = static["activation"], *cells.values()
-        start = square_jacobians.start_variance(
-            activation, weight_var, bias_var, self.input_second_moment
+    def told(self, static: Mapping[str, str], cells: Mapping[str, Any]) -> Arrays:
+        """Moments of the spectrum along the trajectory, and the lines of the phase diagram."""
+        activation, start = static["activation"], self._start(static, cells)
+        fixed = theory.fixed_point(activation, variance0=start, **cells)
+        path = theory.propagate(activation, depth=self.depth, variance0=start, **cells)
+        log_mean, relative = moments_along(
+            activation,
+            np.asarray(path.chi),
+            np.asarray(path.variance),
+            cells["weight_var"][:, None],
+            square_jacobians.ensemble_of(static["initialiser"]),
         )
-        told = self._predicted(static, weight_var, bias_var, start)
-        fixed = theory.fixed_point(
-            activation, weight_var=weight_var, bias_var=bias_var, variance0=start
-        )
-        own = 1.0 if self.input_second_moment is None else self.input_second_moment
         return {
             "chi_1_theory": np.asarray(fixed.chi_1),
             "variance_status_theory": np.asarray(fixed.variance_status),
-            **prediction.lines(activation, own, len(bias_var)),
-            **told,
-            **self._measured(static, weight_var, bias_var, start, told["relative_variance_theory"]),
-        }
-
-    def _predicted(self, static, weight_var, bias_var, start) -> dict[str, np.ndarray]:
-        path = theory.propagate(
-            static["activation"],
-            depth=self.depth,
-            weight_var=weight_var,
-            bias_var=bias_var,
-            variance0=start,
-        )
-        ensemble = square_jacobians.ensemble_of(static["initialiser"])
-        log_mean, relative = moments_along(
-            static["activation"],
-            np.asarray(path.chi),
-            np.asarray(path.variance),
-            weight_var[:, None],
-            ensemble,
-        )
-        return {
             "log_mean_square_theory": log_mean[:, -1],
             "relative_variance_theory": relative[:, -1],
+            **plane_theory.lines(activation, self.input_second_moment or 1.0),
         }
 
-    def _measured(self, static, weight_var, bias_var, start, expected) -> dict[str, np.ndarray]:
+    def _start(self, static: Mapping[str, str], cells: Mapping[str, Any]) -> np.ndarray:
+        return square_jacobians.start_variance(
+            static["activation"], cells["weight_var"], cells["bias_var"], self.input_second_moment
+        )
+
+    def measured(self, static: Mapping[str, str], cells: Mapping[str, Any], told: Arrays) -> Arrays:
+        """Two widths, what the spread tends to, and how far that is from theory."""
+        expected, start = told["relative_variance_theory"], self._start(static, cells)
         wide, narrow = (
-            self._statistics(static, weight_var, bias_var, start, width)
+            self._statistics(static, cells["weight_var"], cells["bias_var"], start, width)
             for width in (self.width, self.width // 2)
         )
         spread, spread_stderr = (f"relative_variance_{kind}" for kind in ("measured", "stderr"))
-        limit, stderr = finite_width.extrapolated(
+        limit, stderr = infinite_width.extrapolated(
             (self.width, self.width // 2),
             (wide[spread], narrow[spread]),
             (wide[spread_stderr], narrow[spread_stderr]),
         )
-        off = finite_width.standard_errors_off
+        off = infinite_width.standard_errors_off
         return wide | {
             "relative_variance_half_width_measured": narrow[spread],
             "relative_variance_half_width_stderr": narrow[spread_stderr],

@@ -3,22 +3,13 @@
 import functools
 
 from sigprop import theory
-from sigprop.studies import prediction
+from sigprop.studies import plane_theory
 from sigprop.studies.variables import Variable, flags, quantity
 
-__all__ = ["AXES", "STATISTICS", "variables"]
+__all__ = ["STATISTICS", "variables"]
 
 _ANY_NETWORK = ("activation", "weight_var", "bias_var")
 _EVERYWHERE = ("activation", "initialiser", "weight_var", "bias_var")
-
-AXES = {
-    "activation": {"long_name": "activation"},
-    "initialiser": {"long_name": "distribution of the weights"},
-    "weight_var": {"long_name": "weight variance times fan-in", "units": "1"},
-    "bias_var": {"long_name": "bias variance", "units": "1"},
-    **prediction.LINE_AXES,
-}
-"""What the dimensions mean."""
 
 STATISTICS = {
     "log_mean_square": "ln of the mean squared singular value",
@@ -40,7 +31,7 @@ def _plane_variables() -> dict[str, Variable]:
         "variance_status_theory": flags(
             _ANY_NETWORK, "where the variance goes", theory.VarianceStatus
         ),
-        **prediction.line_variables(),
+        **plane_theory.line_variables(),
     }
 
 

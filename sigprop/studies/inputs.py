@@ -1,12 +1,24 @@
 """Real inputs in pairs, brought to a chosen second moment and correlation."""
 
+import hashlib
 import os
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["check_moments", "digit_batches", "digit_pairs", "load_pairs", "with_moments"]
+__all__ = [
+    "check_batches",
+    "check_moments",
+    "content_of",
+    "content_of_arrays",
+    "digit_batches",
+    "digit_pairs",
+    "load_pairs",
+    "pairs_for",
+    "with_moments",
+]
 
+_IMAGES, _PIXELS = 1797, 64  # of scikit-learn's digits
 _PARALLEL = 1e-6  # below this sine, what is left of the second image is mostly rounding
 
 
@@ -78,11 +90,7 @@ def digit_batches(
 
     images = np.asarray(sklearn.datasets.load_digits(return_X_y=True)[0], dtype=np.float64)
     entries = images.shape[1]
-    if not 1 <= size < entries:
-        raise ValueError(f"batch must be between 1 and {entries - 1} images, got {size}")
-    if not 1 <= batches <= len(images) // (size + 1):
-        most = len(images) // (size + 1)
-        raise ValueError(f"batches of {size} must be between 1 and {most}, got {batches}")
+    check_batches(batches, size)
     if not 0 <= correlation <= 1:
         raise ValueError(f"correlation must be between 0 and 1, got {correlation}")
     chosen = np.random.default_rng(seed).permutation(len(images))[: batches * (size + 1)]
@@ -90,6 +98,15 @@ def digit_batches(
     directions = np.linalg.qr(np.swapaxes(stacked, 1, 2))[0].swapaxes(1, 2)
     mixed = np.sqrt(correlation) * directions[:, :1] + np.sqrt(1 - correlation) * directions[:, 1:]
     return np.sqrt(entries) * mixed
+
+
+def check_batches(batches: int, size: int) -> None:
+    """Raise ValueError for more images than there are, or than directions in a batch."""
+    if not 1 <= size < _PIXELS:
+        raise ValueError(f"batch must be between 1 and {_PIXELS - 1} images, got {size}")
+    most = _IMAGES // (size + 1)
+    if not 1 <= batches <= most:
+        raise ValueError(f"batches of {size} must be between 1 and {most}, got {batches}")
 
 
 def load_pairs(path: str | os.PathLike) -> Float[np.ndarray, "pairs 2 entries"]:
@@ -138,6 +155,36 @@ def load_pairs(path: str | os.PathLike) -> Float[np.ndarray, "pairs 2 entries"]:
         )
     pairs = stored.shape[0] if at else 1
     return stored.astype(np.float64).reshape(pairs, 2, -1)
+
+
+def pairs_for(
+    count: int, *, seed: int, input_file: str | os.PathLike | None
+) -> Float[np.ndarray, "count 2 entries"]:
+    """A pair for each of ``count`` networks: of digits, or of the user's file again and again."""
+    if input_file is None:
+        return digit_pairs(count, seed=seed)
+    stored = load_pairs(input_file)
+    return stored[np.arange(count) % len(stored)]
+
+
+def content_of(input_file: str | os.PathLike | None) -> str:
+    """What identifies the inputs, wherever their file lies."""
+    return "digits" if input_file is None else content_of_arrays(load_pairs(input_file))
+
+
+def content_of_arrays(*arrays: np.ndarray) -> str:
+    """The same for numbers in memory.
+
+    Examples
+    --------
+    >>> content_of_arrays(np.zeros(3)) == content_of_arrays(np.zeros(4))
+    False
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return f"file with content {digest.hexdigest()[:16]}"
 
 
 def with_moments(

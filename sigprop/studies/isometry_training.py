@@ -10,9 +10,10 @@ import numpy as np
 from jax import tree_util
 
 from sigprop import activations, theory, training
-from sigprop._checks import check_one_of, check_positive, check_whole_number
+from sigprop._checks import check_one_of
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
+from sigprop.studies.study import Arrays, Study, positive, whole
 from sigprop.studies.variables import Variable, quantity
 
 __all__ = ["ENSEMBLES", "IsometryTraining", "steps_to"]
@@ -23,7 +24,7 @@ _CLASSES = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class IsometryTraining:
+class IsometryTraining(Study):
     """Steps to a fixed loss at every depth, the learning rate tuned for each network.
 
     Handed to `sigprop.sweeps.run` with a grid of ``activation``, ``initialiser`` (strings) and
@@ -67,29 +68,33 @@ class IsometryTraining:
     2017, section 3 (tanh at small q*).
     """
 
-    width: int = 64
-    examples: int = 128
-    variance: float = 1 / 64
-    steps: int = 800
-    threshold: float = 0.05
-    rates: int = 10
-    lowest_rate: float = 2.0
+    width: int = whole(64, least=2)
+    examples: int = whole(128, least=2)
+    variance: float = positive(1 / 64)
+    steps: int = whole(800, least=1)
+    threshold: float = positive(0.05)
+    rates: int = whole(10, least=3)
+    lowest_rate: float = positive(2.0)
     rate_factor: float = 1.4
-    seeds: int = 4
-    seed: int = 0
+    seeds: int = whole(4, least=2)
+    seed: int = whole(0, least=0)
 
     name = "isometry_training"
     version = 1
+    title = "steps to a fixed loss against depth, orthogonal and gaussian weights"
     static_axes = ("activation", "initialiser")
     traced_axes = ("depth",)
-    cell_multiple = 1
+    told_axes = _LINE
+    meanings = {  # noqa: RUF012
+        "initialiser": ("weight ensemble", None),
+        "rate_times_depth": ("learning rate times depth", "1"),
+        "network": ("seed", "1"),
+    }
+    matmul_precision = "default"
+    least_depth = 2
 
     def __post_init__(self):
-        least = {"width": 2, "examples": 2, "steps": 1, "rates": 3, "seeds": 2, "seed": 0}
-        for name, minimum in least.items():
-            check_whole_number(name, getattr(self, name), minimum)
-        for name in ("variance", "threshold", "lowest_rate"):
-            check_positive(name, getattr(self, name))
+        super().__post_init__()
         if not (np.isfinite(self.rate_factor) and self.rate_factor > 1):
             raise ValueError(f"rate_factor must be finite and > 1, got {self.rate_factor}")
         available = len(training.digits().train)
@@ -115,17 +120,6 @@ class IsometryTraining:
     def bytes_per_cell(self) -> int:
         """The losses of one depth, and what a few hundred layers hold; depths run one by one."""
         return 4 * self.rates * self.seeds * (self.steps + self.width**2 * 256)
-
-    @property
-    def axis_attrs(self) -> dict[str, dict[str, str]]:
-        """What the axes mean."""
-        return {
-            "activation": {"long_name": "activation"},
-            "initialiser": {"long_name": "weight ensemble"},
-            "depth": {"long_name": "weight layers", "units": "1"},
-            "rate_times_depth": {"long_name": "learning rate times depth", "units": "1"},
-            "network": {"long_name": "seed", "units": "1"},
-        }
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -157,37 +151,34 @@ class IsometryTraining:
             _critical_point(name, self.variance)
         for name in grid["initialiser"]:
             check_one_of("initialiser", name, ENSEMBLES)
-        for depth in np.asarray(grid["depth"]).tolist():
-            check_whole_number("depth", int(depth) if depth == int(depth) else depth, 2)
+        super().check(grid)
 
-    def config(self) -> dict[str, Any]:
-        """What decides the results besides the grid."""
-        return dataclasses.asdict(self)
-
-    def attributes(self) -> dict[str, Any]:
-        """Settings a reader wants at hand, and the machine."""
-        device = jax.devices()[0]
+    def told(self, static: Mapping[str, str], cells: Mapping[str, Any]) -> Arrays:
+        """The critical point, and the spread of the spectrum at each depth."""
+        weight_var, bias_var = _critical_point(static["activation"], self.variance)
+        spectra = [
+            theory.jacobian_spectrum(
+                static["activation"],
+                depth=int(depth),
+                weight_var=weight_var,
+                variance=self.variance,
+                ensemble=static["initialiser"],
+            )
+            for depth in cells["depth"]
+        ]
         return {
-            "title": "steps to a fixed loss against depth, orthogonal and gaussian weights",
-            **self.config(),
-            "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
-            "matmul_precision": "default",
-            "dtype": "float32",
+            "weight_var": np.asarray(weight_var),
+            "bias_var": np.asarray(bias_var),
+            "spectrum_variance_theory": np.asarray([s.variance_of_squares for s in spectra]),
         }
 
-    def compute(
-        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def measured(self, static: Mapping[str, str], cells: Mapping[str, Any], told: Arrays) -> Arrays:
         """Every rate and network, depth by depth: depth decides the program."""
-        found = [self._at(static, int(depth)) for depth in cells["depth"]]
-        return {name: np.stack([one[name] for one in found]) for name in self.variables}
+        found = [self._at(static, int(depth), told) for depth in cells["depth"]]
+        return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
-    def _at(self, static: Mapping[str, str], depth: int) -> dict[str, Any]:
-        weight_var, bias_var = _critical_point(static["activation"], self.variance)
-        spectrum = theory.jacobian_spectrum(
-            static["activation"], depth=depth, weight_var=weight_var, variance=self.variance,
-            ensemble=static["initialiser"],
-        )  # fmt: skip
+    def _at(self, static: Mapping[str, str], depth: int, told: Arrays) -> Arrays:
+        weight_var, bias_var = float(told["weight_var"]), float(told["bias_var"])
         network = Architecture(
             depth, self.width, static["activation"], weight_var, bias_var,
             initialiser=static["initialiser"],
@@ -197,9 +188,6 @@ class IsometryTraining:
         losses = self._losses(network, data, rates)
         steps = steps_to(losses, self.threshold)
         return {
-            "weight_var": np.asarray(weight_var),
-            "bias_var": np.asarray(bias_var),
-            "spectrum_variance_theory": np.asarray(spectrum.variance_of_squares),
             "learning_rate": rates,
             "steps_measured": steps,
             "loss_lowest": np.fmin.reduce(losses, axis=-1),

@@ -1,6 +1,7 @@
 """Singular values of deep Jacobians: free probability beside measured networks."""
 
 import functools
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,13 +11,13 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from sigprop import activations, architecture, theory
-from sigprop._checks import check_non_negative, check_whole_number
+from sigprop import theory
 from sigprop.jacobian import cumulative_log_singular_values
 from sigprop.studies import jacobian_spectrum_outputs as outputs
-from sigprop.studies import prediction, spectrum_statistics, square_jacobians
+from sigprop.studies import plane_theory, spectrum_statistics, square_jacobians
 from sigprop.studies.spectrum_prediction import SpectrumPrediction
 from sigprop.studies.square_jacobians import SquareNetwork
+from sigprop.studies.study import Arrays, Study, positive_if_given, whole
 from sigprop.studies.variables import Variable
 
 __all__ = ["JacobianSpectrum"]
@@ -26,7 +27,7 @@ _FINER = 2  # of the predicted curve in every bin
 
 
 @dataclass(frozen=True)
-class JacobianSpectrum:
+class JacobianSpectrum(Study):
     """Spectra over depth, activation and initialiser, as predicted and as measured.
 
     Handed to `sigprop.sweeps.run` with a grid of ``activation``, ``initialiser`` (strings) and
@@ -67,32 +68,30 @@ class JacobianSpectrum:
     ([1, 2, 3, 4, 6, 8, 11, 16, 23, 32], [2, 8, 32])
     """
 
-    depth: int = 32
-    width: int = 512
-    seeds: int = 8
-    seed: int = 0
-    weight_var: float | None = None
-    bins: int = 32
-    deep_depth: int = 1000
-    deep_width: int = 128
+    depth: int = whole(32, least=4)
+    width: int = whole(512, least=4)
+    seeds: int = whole(8, least=2)
+    seed: int = whole(0, least=0)
+    weight_var: float | None = positive_if_given()
+    bins: int = whole(32, least=2)
+    deep_depth: int = whole(1000, least=1)
+    deep_width: int = whole(128, least=2)
     input_file: str | os.PathLike | None = None
-    input_second_moment: float | None = None
+    input_second_moment: float | None = positive_if_given()
 
     name = "jacobian_spectrum"
     version = 1
+    title = "singular values of deep Jacobians: free probability and measured networks"
     static_axes = ("activation", "initialiser")
     traced_axes = ("bias_var",)
-    cell_multiple = 1
+    meanings = outputs.MEANINGS
+    dtype = "networks in float32, products of their layers in float64"
+    file_field = "input_file"
 
     def __post_init__(self):
-        least = {"depth": 4, "width": 4, "seeds": 2, "seed": 0, "bins": 2}
-        for name, minimum in (least | {"deep_depth": 1, "deep_width": 2}).items():
-            check_whole_number(name, getattr(self, name), minimum)
-        for name in ("weight_var", "input_second_moment"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be > 0 and finite, got {value}")
-        self.images  # noqa: B018  # raises for inputs that cannot be used
+        super().__post_init__()
+        if self.input_file is not None:
+            self.images  # noqa: B018  # raises for inputs that cannot be used
 
     @functools.cached_property
     def images(self) -> np.ndarray:
@@ -127,24 +126,15 @@ class JacobianSpectrum:
         }
 
     @property
-    def axis_attrs(self) -> dict[str, dict[str, str]]:
-        """What the axes mean."""
-        return outputs.AXES
-
-    @property
     def variables(self) -> dict[str, Variable]:
         """Every output."""
         return outputs.variables()
 
     def check(self, grid: Mapping[str, Any]) -> None:
         """Raise ValueError for networks that cannot be, or have no critical weight variance."""
-        for name in grid["initialiser"]:
-            architecture.distribution_of(name)
-        check_non_negative("bias_var", grid["bias_var"])
-        for name in grid["activation"]:
-            activations.get(name)
-            for bias_var in grid["bias_var"]:
-                self._weight_var(name, float(bias_var))
+        super().check(grid)
+        for name, bias_var in itertools.product(grid["activation"], grid["bias_var"]):
+            self._weight_var(name, float(bias_var))
 
     def _weight_var(self, activation: str, bias_var: float) -> float:
         if self.weight_var is not None:
@@ -157,41 +147,12 @@ class JacobianSpectrum:
             )
         return critical
 
-    def config(self) -> dict[str, Any]:
-        """What decides the results; inputs of the user's by their content, not their place."""
-        return {
-            "depth": self.depth,
-            "width": self.width,
-            "seeds": self.seeds,
-            "seed": self.seed,
-            "weight_var": self.weight_var,
-            "bins": self.bins,
-            "deep_depth": self.deep_depth,
-            "deep_width": self.deep_width,
-            "inputs": square_jacobians.content_of(self.input_file),
-            "input_second_moment": self.input_second_moment,
-        }
-
     def attributes(self) -> dict[str, Any]:
-        """Settings a reader wants at hand, and the machine."""
-        device = jax.devices()[0]
-        return {
-            "same_as": prediction.same_as(),
-            "title": "singular values of deep Jacobians: free probability and measured networks",
-            "depth": self.depth,
-            "width": self.width,
-            "seeds": self.seeds,
-            "seed": self.seed,
-            "deep_width": self.deep_width,
-            "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
-            "matmul_precision": "highest",
-            "dtype": "networks in float32, products of their layers in float64",
-        }
+        """Also which names stand for others."""
+        return super().attributes() | {"same_as": plane_theory.same_as()}
 
-    def compute(
-        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Prediction and measurement at every bias_var."""
+    def measured(self, static: Mapping[str, str], cells: Mapping[str, Any], told: Arrays) -> Arrays:
+        """Prediction and measurement at every bias_var: bins and curves depend on both."""
         rows = [self._cell(static, float(bias_var)) for bias_var in cells["bias_var"]]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -212,7 +173,7 @@ class JacobianSpectrum:
             variance0=float(start),
         )
         predicted = self._predicted(network)
-        spectra, input_layer = self._measured(network)
+        spectra, input_layer = self._spectra(network)
         return {
             "weight_var": np.asarray(weight_var),
             "variance0_theory": predicted.variances[0],
@@ -224,7 +185,7 @@ class JacobianSpectrum:
             **self._deep(network),
         }
 
-    def _measured(
+    def _spectra(
         self, network: SquareNetwork
     ) -> tuple[Float[np.ndarray, "depth seed n"], Float[np.ndarray, "seed m"]]:
         """Logarithms at every depth of ``depth``, for each seed, and those of the input layer."""

@@ -2,25 +2,22 @@
 
 from sigprop.studies.variables import Variable, quantity
 
-__all__ = ["AXES", "variables"]
+__all__ = ["MEANINGS", "variables"]
 
 _NETWORK = ("activation", "bias_var")
 _EVERYWHERE = ("activation", "initialiser", "bias_var")
 
-AXES = {
-    "activation": {"long_name": "activation"},
-    "initialiser": {"long_name": "distribution of the weights"},
-    "bias_var": {"long_name": "bias variance", "units": "1"},
-    "depth": {"long_name": "square layers spanned, from z^1", "units": "1"},
-    "histogram_depth": {"long_name": "square layers spanned, where histograms are kept"},
-    "layer": {"long_name": "square layers spanned in the deep network", "units": "1"},
-    "seed": {"long_name": "network and input"},
-    "singular_index": {"long_name": "singular values by size, the largest first"},
-    "deep_index": {"long_name": "singular values of the deep network by size"},
-    "input_index": {"long_name": "singular values of the input layer by size"},
-    "bin": {"long_name": "bin of ln s"},
-    "edge": {"long_name": "edge of a bin of ln s"},
-    "point": {"long_name": "point of the predicted curve"},
+MEANINGS = {
+    "depth": ("square layers spanned, from z^1", "1"),
+    "histogram_depth": ("square layers spanned, where histograms are kept", None),
+    "layer": ("square layers spanned in the deep network", "1"),
+    "seed": ("network and input", None),
+    "singular_index": ("singular values by size, the largest first", None),
+    "deep_index": ("singular values of the deep network by size", None),
+    "input_index": ("singular values of the input layer by size", None),
+    "bin": ("bin of ln s", None),
+    "edge": ("edge of a bin of ln s", None),
+    "point": ("point of the predicted curve", None),
 }
 """What the dimensions mean."""
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigprop import activations, gradients, networks, theory
-from sigprop._checks import check_non_negative, check_whole_number
+from sigprop import gradients, networks, theory
 from sigprop.architecture import Architecture
-from sigprop.studies import finite_width, inputs
+from sigprop.studies import infinite_width, inputs
+from sigprop.studies.study import Arrays, Study, whole
 from sigprop.studies.variables import Variable, flags, quantity
 
 __all__ = ["KernelCondition"]
@@ -23,7 +23,7 @@ _RESOLUTION = 1e-5
 
 
 @dataclass(frozen=True)
-class KernelCondition:
+class KernelCondition(Study):
     """Condition numbers of NNGP and NTK against depth at every (weight_var, bias_var).
 
     Handed to `sigprop.sweeps.run` with a grid of ``activation`` (strings), ``weight_var`` and
@@ -60,26 +60,28 @@ class KernelCondition:
     [1, 2, 4]
     """
 
-    depth: int = 1000
-    measured_depth: int = 64
-    width: int = 512
-    count: int = 5
-    outputs: int = 16
-    seeds: int = 8
-    seed: int = 0
+    depth: int = whole(1000, least=2)
+    measured_depth: int = whole(64, least=1)
+    width: int = whole(256, least=4)
+    count: int = whole(5, least=2)
+    outputs: int = whole(16, least=1)
+    seeds: int = whole(8, least=2)
+    seed: int = whole(0, least=0)
     input_correlation: float = 0.2
 
     name = "kernel_condition"
     version = 2
+    title = "condition numbers of NNGP and NTK: theory and finite networks"
     static_axes = ("activation",)
     traced_axes = ("weight_var", "bias_var")
-    cell_multiple = 1
+    told_axes = _CELL
+    meanings = {  # noqa: RUF012
+        "depth": ("affine layers", "1"),
+        "measured_depth": ("affine layers of measured networks", "1"),
+    }
 
     def __post_init__(self):
-        for name, least in (("depth", 2), ("measured_depth", 1), ("width", 4), ("count", 2)):
-            check_whole_number(name, getattr(self, name), least)
-        for name, least in (("outputs", 1), ("seeds", 2), ("seed", 0)):
-            check_whole_number(name, getattr(self, name), least)
+        super().__post_init__()
         if self.measured_depth > self.depth:
             raise ValueError(
                 f"measured_depth must be <= depth = {self.depth}, got {self.measured_depth}"
@@ -121,17 +123,6 @@ class KernelCondition:
         }
 
     @property
-    def axis_attrs(self) -> dict[str, dict[str, str]]:
-        """What the axes mean."""
-        return {
-            "activation": {"long_name": "activation"},
-            "weight_var": {"long_name": "weight variance times fan-in", "units": "1"},
-            "bias_var": {"long_name": "bias variance", "units": "1"},
-            "depth": {"long_name": "affine layers", "units": "1"},
-            "measured_depth": {"long_name": "affine layers of measured networks", "units": "1"},
-        }
-
-    @property
     def variables(self) -> dict[str, Variable]:
         """Every output."""
 
@@ -155,66 +146,32 @@ class KernelCondition:
             "log_ntk_condition_infinite_width_stderr": cell("its standard error", "measured_depth"),
         }
 
-    def check(self, grid: Mapping[str, Any]) -> None:
-        """Raise ValueError for names or variances that no network can have."""
-        for name in grid["activation"]:
-            activations.get(name)
-        for axis in self.traced_axes:
-            check_non_negative(axis, grid[axis])
-
-    def config(self) -> dict[str, Any]:
-        """What decides the results."""
-        return {
-            "depth": self.depth,
-            "measured_depth": self.measured_depth,
-            "width": self.width,
-            "count": self.count,
-            "outputs": self.outputs,
-            "seeds": self.seeds,
-            "seed": self.seed,
-            "input_correlation": self.input_correlation,
-        }
-
-    def attributes(self) -> dict[str, Any]:
-        """Settings a reader wants at hand, and the machine."""
-        device = jax.devices()[0]
-        return {
-            **self.config(),
-            "title": "condition numbers of NNGP and NTK: theory and finite networks",
-            "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
-            "matmul_precision": "highest",
-            "dtype": "float32",
-        }
-
-    def compute(
-        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Theory at every depth, networks at some."""
-        name = static["activation"]
-        at = {"weight_var": cells["weight_var"], "bias_var": cells["bias_var"]}
-        variance0 = theory.input_variance(1.0, **at)
+    def told(self, static: Mapping[str, str], cells: Mapping[str, Any]) -> Arrays:
+        """Condition numbers at every depth."""
+        name, start = static["activation"], theory.input_variance(1.0, **cells)
         told = theory.kernel_conditioning(
             name,
             inputs=self.count,
             depth=self.depth,
-            variance0=variance0,
-            correlation0=theory.input_correlation(self.input_correlation, **at),
-            **at,
+            variance0=start,
+            correlation0=theory.input_correlation(self.input_correlation, **cells),
+            **cells,
         )
-        fixed = theory.fixed_point(
-            name,
-            weight_var=cells["weight_var"],
-            bias_var=cells["bias_var"],
-            variance0=variance0,
-        )
-        widths = self.width, self.width // 2
-        wide, narrow = (self._at_width(name, width, cells) for width in widths)
-        limit, stderr = finite_width.extrapolated(widths, *zip(wide, narrow))
+        fixed = theory.fixed_point(name, variance0=start, **cells)
         return {
             "nngp_condition_theory": np.asarray(told.nngp),
             "ntk_condition_theory": np.asarray(told.ntk),
             "chi_1_theory": np.asarray(fixed.chi_1),
             "phase_theory": np.asarray(fixed.phase),
+        }
+
+    def measured(self, static: Mapping[str, str], cells: Mapping[str, Any], told: Arrays) -> Arrays:
+        """Networks of two widths at some depths, and what they tend to."""
+        name = static["activation"]
+        widths = self.width, self.width // 2
+        wide, narrow = (self._at_width(name, width, cells) for width in widths)
+        limit, stderr = infinite_width.extrapolated(widths, *zip(wide, narrow))
+        return {
             "log_ntk_condition_measured": wide[0],
             "log_ntk_condition_stderr": wide[1],
             "log_ntk_condition_infinite_width_measured": limit,
@@ -223,11 +180,11 @@ class KernelCondition:
 
     def _at_width(self, name: str, width: int, cells) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard error of ln κ at every measured depth, the last axis."""
-        found = [self._measured(name, depth, width, cells) for depth in self.measured_depths]
+        found = [self._networks(name, depth, width, cells) for depth in self.measured_depths]
         means, stderrs = zip(*found)
         return np.stack(means, axis=-1), np.stack(stderrs, axis=-1)
 
-    def _measured(self, name: str, depth: int, width: int, cells) -> tuple[np.ndarray, np.ndarray]:
+    def _networks(self, name: str, depth: int, width: int, cells) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard error of ln κ over seeds; nan beyond what float32 resolves."""
         # Widths draw from keys of their own: their errors must be independent to add.
         key = jax.random.fold_in(jax.random.key(self.seed), depth)
@@ -235,7 +192,7 @@ class KernelCondition:
         keys = jax.random.split(key, self.seeds)
         numbers = [jnp.asarray(cells[axis], jnp.float32) for axis in self.traced_axes]
         x = jnp.asarray(self.digits, jnp.float32)
-        matrices = _networks(name, depth, width, min(self.outputs, width), keys, x, *numbers)
+        matrices = _kernels(name, depth, width, min(self.outputs, width), keys, x, *numbers)
         values = np.linalg.eigvalsh(np.asarray(matrices, np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
             resolved = values[..., 0] > _RESOLUTION * values[..., -1]
@@ -244,7 +201,7 @@ class KernelCondition:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _networks(name, depth, width, outputs, keys, x, weight_var, bias_var):
+def _kernels(name, depth, width, outputs, keys, x, weight_var, bias_var):
     """Empirical kernels (cells, seeds, count, count); every cell shares each seed's unit draws."""
 
     def kernel(numbers, key):

@@ -3,13 +3,32 @@
 import functools
 
 from sigprop import theory
-from sigprop.studies import growth, prediction
+from sigprop.studies import plane_theory
+from sigprop.studies.gradient_classes import Growth
 from sigprop.studies.variables import Variable, flags, quantity
 
-__all__ = ["measured_variables", "theory_variables"]
+__all__ = ["OF_FIXED_POINT", "PER_LAYER", "measured_variables", "theory_variables"]
 
 _ANY_NETWORK = ("activation", "weight_var", "bias_var")  # theory knows no initialiser
 _EVERYWHERE = ("activation", "initialiser", "weight_var", "bias_var")
+
+_GRADIENT = "log squared norm of the gradient by the {}, mean over seeds"
+
+PER_LAYER = {
+    "variance": "variance of the pre-activations, mean over seeds",
+    "correlation": "correlation of two inputs' pre-activations, mean over seeds",
+    "one_minus_correlation": "1 - correlation, mean over seeds",
+    "log_gradient_z": _GRADIENT.format("pre-activations"),
+    "log_gradient_w": _GRADIENT.format("weights"),
+    "log_gradient_b": _GRADIENT.format("biases"),
+}
+"""What is measured at every layer."""
+
+OF_FIXED_POINT = (
+    "chi_1", "chi_q", "chi_c", "depth_scale_variance", "depth_scale_correlation",
+    "depth_scale_gradient", "condition", "phase", "variance_status", "correlation_status",
+)  # fmt: skip
+"""What theory says of the fixed point under the same name."""
 
 
 def theory_variables() -> dict[str, Variable]:
@@ -45,29 +64,20 @@ def theory_variables() -> dict[str, Variable]:
         "gradient_rate_theory": cell(
             "growth a layer of the log squared gradient towards the input, along the trajectory"
         ),
-        "growth_theory": flags(_ANY_NETWORK, "gradient over the whole depth", growth.Growth),
+        "growth_theory": flags(_ANY_NETWORK, "gradient over the whole depth", Growth),
         "critical_weight_var_theory": quantity(line, "smallest critical weight_var"),
         "critical_status_theory": flags(line, "kind of critical point", theory.CriticalStatus),
-        **prediction.line_variables(),
+        **plane_theory.line_variables(),
     }
 
 
 def measured_variables() -> dict[str, Variable]:
     """What networks show, how far it is from theory, and the error bars to expect, by name."""
     cell = functools.partial(quantity, _EVERYWHERE)
-    gradient = "log squared norm of the gradient by the {}, mean over seeds"
-    layers = {
-        "variance": "variance of the pre-activations, mean over seeds",
-        "correlation": "correlation of two inputs' pre-activations, mean over seeds",
-        "one_minus_correlation": "1 - correlation, mean over seeds",
-        "log_gradient_z": gradient.format("pre-activations"),
-        "log_gradient_w": gradient.format("weights"),
-        "log_gradient_b": gradient.format("biases"),
-    }
-    found = {f"{name}_measured": cell(text, "layer") for name, text in layers.items()}
+    found = {f"{name}_measured": cell(text, "layer") for name, text in PER_LAYER.items()}
     found |= {
         f"{name}_stderr": cell(f"standard error over seeds of {name}_measured", "layer")
-        for name in layers
+        for name in PER_LAYER
     }
     rate = "growth a layer of the log squared gradient towards the input, "
     spread = "variance over seeds of log g² at the first layer less that at the last"
@@ -94,7 +104,7 @@ def measured_variables() -> dict[str, Variable]:
             _EVERYWHERE, "phase, by the sign of the growth (critical: within 2 standard errors)",
             theory.Phase,
         ),
-        "growth_measured": flags(_EVERYWHERE, "gradient over the whole depth", growth.Growth),
+        "growth_measured": flags(_EVERYWHERE, "gradient over the whole depth", Growth),
         "diverged_at_layer_measured": quantity(
             _EVERYWHERE, "first layer not finite in some seed, 0 if none", dtype="int32"
         ),

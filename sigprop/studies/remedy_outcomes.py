@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from sigprop._checks import check_known, check_whole_number
+from sigprop._checks import check_known
 from sigprop.studies.patients import PATIENTS, Budget, Patient, Setup, patient
 from sigprop.studies.remedies import REMEDIES, NotApplicable, treated
 from sigprop.studies.remedy_theory import Prediction, prediction
 from sigprop.studies.remedy_training import outcome, test_examples
+from sigprop.studies.study import Arrays, Study, whole
 from sigprop.studies.variables import Variable, quantity
 
 __all__ = ["COURSES", "Remedies"]
@@ -24,7 +25,7 @@ _RUN = (*_PAIR, "seed")
 
 
 @dataclass(frozen=True)
-class Remedies:
+class Remedies(Study):
     """Runs for every patient, remedy and seed.
 
     Handed to `sigprop.sweeps.run` with a grid of ``patient``, ``remedy`` (strings; among them
@@ -50,30 +51,25 @@ class Remedies:
     Examples
     --------
     >>> Remedies(depth=20, width=64).config()["steps"]
-    300
+    500
     """
 
-    depth: int = 20
-    width: int = 64
-    steps: int = 300
-    batch_size: int = 64
-    seed: int = 0
+    depth: int = whole(20, least=2)
+    width: int = whole(64, least=2)
+    steps: int = whole(500, least=20)
+    batch_size: int = whole(64, least=8)
+    seed: int = whole(0, least=0)
 
     name = "remedies"
     version = 1
+    title = "which remedy cures which failing training run"
     static_axes = _PAIR
     traced_axes = ("seed",)
-    cell_multiple = 1
-
-    def __post_init__(self):
-        least = {"depth": 2, "width": 2, "steps": 20, "batch_size": 8, "seed": 0}
-        for name, minimum in least.items():
-            check_whole_number(name, getattr(self, name), minimum)
-
-    @property
-    def coordinates(self) -> dict[str, np.ndarray]:
-        """No dimensions besides the grid's."""
-        return {}
+    meanings = {  # noqa: RUF012
+        "patient": ("run that fails when it is left untreated", None),
+        "remedy": ("what was done, alone; or the healthy control", None),
+    }
+    matmul_precision = "default"
 
     @property
     def budget(self) -> Budget:
@@ -89,15 +85,6 @@ class Remedies:
     def bytes_per_cell(self) -> int:
         """Parameters a few times over, and the activations of two batches."""
         return 4 * self.depth * self.width * (8 * self.width + 4 * self.batch_size + 2048)
-
-    @property
-    def axis_attrs(self) -> dict[str, dict[str, str]]:
-        """What the axes mean."""
-        return {
-            "patient": {"long_name": "run that fails when it is left untreated"},
-            "remedy": {"long_name": "what was done, alone; or the healthy control"},
-            "seed": {"long_name": "seed", "units": "1"},
-        }
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -120,32 +107,13 @@ class Remedies:
 
     def check(self, grid: Mapping[str, Any]) -> None:
         """Raise ValueError for unknown patients and remedies, and seeds that are no seeds."""
+        super().check(grid)
         for name in grid["patient"]:
             check_known("patient", name, tuple(PATIENTS))
         for name in grid["remedy"]:
             check_known("remedy", name, COURSES)
-        for seed in np.asarray(grid["seed"]).tolist():
-            check_whole_number("seed", int(seed) if seed == int(seed) else seed, 0)
 
-    def config(self) -> dict[str, Any]:
-        """What decides the results besides the grid."""
-        names = ("depth", "width", "steps", "batch_size", "seed")
-        return {name: getattr(self, name) for name in names}
-
-    def attributes(self) -> dict[str, Any]:
-        """Settings a reader wants at hand, and the machine."""
-        device = jax.devices()[0]
-        return {
-            "title": "which remedy cures which failing training run",
-            **self.config(),
-            "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
-            "matmul_precision": "default",
-            "dtype": "float32",
-        }
-
-    def compute(
-        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def measured(self, static: Mapping[str, str], cells: Mapping[str, Any], told: Arrays) -> Arrays:
         """One course of treatment, for every seed."""
         seeds = cells["seed"].astype(np.int64)
         case = patient(static["patient"], self.budget)

@@ -10,10 +10,8 @@ not know their order, so its singular values follow the law of D_k W_k ⋯ D_1 W
 `theory.jacobian_spectrum` predicts for the variances q¹ .. q^k.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +26,6 @@ from sigprop.studies import inputs
 
 __all__ = [
     "SquareNetwork",
-    "content_of",
     "ensemble_of",
     "factors_of",
     "images",
@@ -46,19 +43,8 @@ def images(
     The first of each pair of digits or of the user's file, which is gone through again if it holds
     fewer.
     """
-    if input_file is None:
-        pairs = inputs.digit_pairs(count, seed=seed)
-    else:
-        stored = inputs.load_pairs(input_file)
-        pairs = stored[np.arange(count) % len(stored)]
+    pairs = inputs.pairs_for(count, seed=seed, input_file=input_file)
     return inputs.with_moments(pairs, second_moment=1.0, correlation=0.5)[:, 0]
-
-
-def content_of(input_file: str | os.PathLike | None) -> str:
-    """What identifies the inputs, wherever the file lies."""
-    if input_file is None:
-        return "digits"
-    return f"file with content {hashlib.sha256(Path(input_file).read_bytes()).hexdigest()[:16]}"
 
 
 def start_variance(

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from sigprop import architecture, theory
-from sigprop.studies.growth import Growth
+from sigprop.studies.gradient_classes import Growth
 
 __all__ = ["REFERENCE_BIAS_VARS", "Row", "as_lines", "stability_table", "write_csv"]
 

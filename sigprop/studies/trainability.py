@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from sigprop import activations, theory, training
-from sigprop._checks import check_known, check_non_negative, check_positive, check_whole_number
+from sigprop import theory, training
+from sigprop._checks import check_known
 from sigprop.architecture import Architecture
+from sigprop.studies.study import Arrays, Study, non_negative, whole
 from sigprop.studies.variables import Variable, flags, quantity
 from sigprop.training import OPTIMISERS, Optimiser, Readings
 
@@ -20,7 +21,7 @@ _POINT = ("activation", "weight_var")
 
 
 @dataclass(frozen=True)
-class Trainability:
+class Trainability(Study):
     """Training runs, read after half and all of their steps, beside the theoretical depth scale.
 
     Handed to `sigprop.sweeps.run` with a grid of ``activation`` (strings), ``depth``,
@@ -60,27 +61,30 @@ class Trainability:
     Schoenholz, Gilmer, Ganguli, Sohl-Dickstein, "Deep information propagation", 2017.
     """
 
-    width: int = 128
-    steps: int = 300
-    batch_size: int = 32
-    bias_var: float = 0.05
+    width: int = whole(128, least=2)
+    steps: int = whole(300, least=2)
+    batch_size: int = whole(32, least=1)
+    bias_var: float = non_negative(0.05)
     optimiser: str = "sgd"
-    examples: int = 512
-    seed: int = 0
+    examples: int = whole(512, least=1)
+    seed: int = whole(0, least=0)
 
     name = "trainability"
     version = 1
+    title = "accuracy after a fixed budget over depth and weight variance"
     static_axes = ("activation",)
     traced_axes = ("depth", "weight_var", "learning_rate", "seed")
-    cell_multiple = 1
+    told_axes = _POINT
+    meanings = {  # noqa: RUF012
+        "depth": ("weight layers, readout not counted", "1"),
+        "budget": ("updates taken", "1"),
+    }
+    matmul_precision = "default"
 
     def __post_init__(self):
-        least = {"width": 2, "steps": 2, "batch_size": 1, "examples": 1, "seed": 0}
-        for name, minimum in least.items():
-            check_whole_number(name, getattr(self, name), minimum)
+        super().__post_init__()
         if self.steps % 2:
             raise ValueError(f"steps must be even, to be read half-way, got {self.steps}")
-        check_non_negative("bias_var", self.bias_var)
         check_known("optimiser", self.optimiser, OPTIMISERS)
 
     @property
@@ -97,18 +101,6 @@ class Trainability:
     def bytes_per_cell(self) -> int:
         """What comes back: of the networks themselves only a few live at a time."""
         return 1024
-
-    @property
-    def axis_attrs(self) -> dict[str, dict[str, str]]:
-        """What the axes mean."""
-        return {
-            "activation": {"long_name": "activation"},
-            "depth": {"long_name": "weight layers, readout not counted", "units": "1"},
-            "weight_var": {"long_name": "weight variance times fan-in", "units": "1"},
-            "learning_rate": {"long_name": "step size", "units": "1"},
-            "seed": {"long_name": "seed", "units": "1"},
-            "budget": {"long_name": "updates taken", "units": "1"},
-        }
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -128,56 +120,27 @@ class Trainability:
             "phase_theory": flags(_POINT, "phase, by chi_1", theory.Phase),
         }
 
-    def check(self, grid: Mapping[str, Any]) -> None:
-        """Raise ValueError for networks, step sizes or seeds that cannot be."""
-        for name in grid["activation"]:
-            activations.get(name)
-        for name, least in (("depth", 1), ("seed", 0)):
-            for value in np.asarray(grid[name]).tolist():
-                check_whole_number(name, int(value) if value == int(value) else value, least)
-        check_non_negative("weight_var", grid["weight_var"])
-        check_positive("learning_rate", grid["learning_rate"])
+    def told(self, static: Mapping[str, str], cells: Mapping[str, Any]) -> Arrays:
+        """The fixed point at each weight variance."""
+        point = theory.fixed_point(static["activation"], bias_var=self.bias_var, **cells)
+        names = ("depth_scale_correlation", "chi_1", "phase")
+        return {f"{name}_theory": np.asarray(getattr(point, name)) for name in names}
 
     def boundary(self, answers: Mapping[str, np.ndarray]) -> np.ndarray:
         """Whether the run has learned: where a refined sweep spends its cells."""
         return answers["train_accuracy"][:, -1] > 0.5
 
-    def config(self) -> dict[str, Any]:
-        """What decides the results besides the grid."""
-        names = ("width", "steps", "batch_size", "bias_var", "optimiser", "examples", "seed")
-        return {name: getattr(self, name) for name in names}
-
-    def attributes(self) -> dict[str, Any]:
-        """Settings a reader wants at hand, and the machine."""
-        device = jax.devices()[0]
-        return {
-            "title": "accuracy after a fixed budget over depth and weight variance",
-            **self.config(),
-            "device": f"{len(jax.devices())} x {device.platform} ({device.device_kind})",
-            "matmul_precision": "default",
-            "dtype": "float32",
-        }
-
-    def compute(
-        self, static: Mapping[str, str], cells: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Train, one program for each depth; theory beside it."""
-        told = theory.fixed_point(
-            static["activation"], weight_var=cells["weight_var"], bias_var=self.bias_var
-        )
+    def measured(self, static: Mapping[str, str], cells: Mapping[str, Any], told: Arrays) -> Arrays:
+        """Runs, one program for each depth."""
         found: dict[str, np.ndarray] = {}
         for depth in np.unique(cells["depth"]):
             here = cells["depth"] == depth
             chosen = {name: values[here] for name, values in cells.items()}
             for name, values in self._trained(static["activation"], int(depth), chosen).items():
                 found.setdefault(name, np.empty((len(here), *values.shape[1:])))[here] = values
-        return found | {
-            "depth_scale_correlation_theory": np.asarray(told.depth_scale_correlation),
-            "chi_1_theory": np.asarray(told.chi_1),
-            "phase_theory": np.asarray(told.phase),
-        }
+        return found
 
-    def _trained(self, name: str, depth: int, cells: Mapping[str, np.ndarray]):
+    def _trained(self, name: str, depth: int, cells: Mapping[str, Any]):
         """Runs of one depth, the readings before training left out."""
         key = jax.random.key(self.seed)
         seeds = cells["seed"].astype(np.uint32)
