@@ -15,8 +15,8 @@ from sigprop import gradients, theory, training
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
 from sigprop.studies import inputs
+from sigprop.studies.base_study import Arrays, Study, whole
 from sigprop.studies.epochs import trained_by_epoch
-from sigprop.studies.study import Arrays, Study, whole
 from sigprop.studies.variables import Variable, quantity
 from sigprop.training import Data, Optimiser, Readings, Splits
 

@@ -13,7 +13,7 @@ from sigprop import propagation, theory
 from sigprop._checks import check_known
 from sigprop.architecture import Architecture
 from sigprop.studies import infinite_width, inputs
-from sigprop.studies.study import Arrays, Study, non_negative, tuning, whole
+from sigprop.studies.base_study import Arrays, Study, non_negative, tuning, whole
 from sigprop.studies.variables import Variable, flags, quantity
 
 __all__ = ["BLOCKS", "Blocks"]

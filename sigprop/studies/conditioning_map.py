@@ -16,8 +16,8 @@ from sigprop.jacobian import one_blas_thread
 from sigprop.networks.initialisers import unit_bias, unit_weight
 from sigprop.studies import conditioning_map_outputs as outputs
 from sigprop.studies import infinite_width, plane_theory, spectrum_statistics, square_jacobians
+from sigprop.studies.base_study import Arrays, Study, positive_if_given, whole
 from sigprop.studies.spectrum_prediction import moments_along
-from sigprop.studies.study import Arrays, Study, positive_if_given, whole
 from sigprop.studies.variables import Variable
 
 __all__ = ["ConditioningMap"]

@@ -13,7 +13,7 @@ from sigprop import activations, theory, training
 from sigprop._checks import check_one_of
 from sigprop.architecture import Architecture
 from sigprop.networks import MLP
-from sigprop.studies.study import Arrays, Study, positive, whole
+from sigprop.studies.base_study import Arrays, Study, positive, whole
 from sigprop.studies.variables import Variable, quantity
 
 __all__ = ["ENSEMBLES", "IsometryTraining", "steps_to"]

@@ -15,9 +15,9 @@ from sigprop import theory
 from sigprop.jacobian import cumulative_log_singular_values
 from sigprop.studies import jacobian_spectrum_outputs as outputs
 from sigprop.studies import plane_theory, spectrum_statistics, square_jacobians
+from sigprop.studies.base_study import Arrays, Study, positive_if_given, whole
 from sigprop.studies.spectrum_prediction import SpectrumPrediction
 from sigprop.studies.square_jacobians import SquareNetwork
-from sigprop.studies.study import Arrays, Study, positive_if_given, whole
 from sigprop.studies.variables import Variable
 
 __all__ = ["JacobianSpectrum"]

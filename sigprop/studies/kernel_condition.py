@@ -12,7 +12,7 @@ import numpy as np
 from sigprop import gradients, networks, theory
 from sigprop.architecture import Architecture
 from sigprop.studies import infinite_width, inputs
-from sigprop.studies.study import Arrays, Study, whole
+from sigprop.studies.base_study import Arrays, Study, whole
 from sigprop.studies.variables import Variable, flags, quantity
 
 __all__ = ["KernelCondition"]

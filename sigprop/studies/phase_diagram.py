@@ -13,8 +13,8 @@ import numpy as np
 from sigprop import architecture, propagation, theory
 from sigprop.studies import infinite_width, inputs, plane_theory
 from sigprop.studies import phase_diagram_outputs as outputs
+from sigprop.studies.base_study import Arrays, Study, above_one, tuning, whole
 from sigprop.studies.gradient_classes import growth_class
-from sigprop.studies.study import Arrays, Study, above_one, tuning, whole
 from sigprop.studies.variables import Variable
 
 __all__ = ["PhaseDiagram"]

@@ -10,7 +10,7 @@ import numpy as np
 from sigprop import theory, training
 from sigprop._checks import check_known
 from sigprop.architecture import Architecture
-from sigprop.studies.study import Arrays, Study, non_negative, whole
+from sigprop.studies.base_study import Arrays, Study, non_negative, whole
 from sigprop.studies.variables import Variable, flags, quantity
 from sigprop.training import OPTIMISERS, Optimiser, Readings
 

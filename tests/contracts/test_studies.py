@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sigprop import studies, sweeps
-from sigprop.studies.study import Study
+from sigprop.studies.base_study import Study
 
 STUDIES = [cls for _, cls in inspect.getmembers(studies, inspect.isclass) if issubclass(cls, Study)]
 NAMES = [cls.name for cls in STUDIES]
