@@ -12,10 +12,8 @@ Examples:
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import command_line
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -29,38 +27,8 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(command_line.SweepOptions):
+class Config(command_line.Options, studies.Basics):
     """Options of this script."""
-
-    data: Path | None = None
-    """A folder with MNIST's or Fashion-MNIST's idx files or CIFAR-10's binaries; scikit-learn's
-    digits if not given."""
-
-    steps: int = 400
-    """Updates of the regressions, >= 2."""
-
-    epochs: int = 20
-    """Of the classifier, >= 1."""
-
-    width: int = 128
-    """Units of the classifier's two hidden layers, >= 1."""
-
-    batch_size: int = 64
-    """Images an update, >= 1."""
-
-    seed: int = 0
-    """Decides the random draws."""
-
-    out: Path = Path("results")
-    """Folder to write to."""
-
-    preset: command_line.Preset = "default"
-    """Sizes to start from; every other option overrides."""
-
-    def study(self) -> studies.Basics:
-        """The question, checked."""
-        names = ("data", "steps", "epochs", "width", "batch_size", "seed")
-        return studies.Basics(**{name: getattr(self, name) for name in names})
 
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
@@ -75,10 +43,7 @@ def main() -> None:
     (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.basics(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "basics")]
-    plt.close(figure)
-    for line in [*summary(ds.isel(seed=0)), "", *(f"wrote {path}" for path in paths)]:
-        print(line)
-    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+    command_line.finish(begin, summary(ds.isel(seed=0)), paths, ds)
 
 
 def summary(ds: xr.Dataset) -> list[str]:

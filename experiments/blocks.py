@@ -14,10 +14,8 @@ Examples:
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import command_line
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -43,7 +41,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(command_line.SweepOptions):
+class Config(command_line.Options, studies.Blocks):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("relu", "tanh")
@@ -56,35 +54,6 @@ class Config(command_line.SweepOptions):
 
     weight_var: tuple[float, ...] = (1.5,)
     """Weight variances (times fan-in), >= 0; the first one is drawn, all are stored."""
-
-    bias_var: float = 0.05
-    """Bias variance, >= 0."""
-
-    depth: int = 1000
-    """Weight layers, >= 2."""
-
-    width: int = 256
-    """Units a layer, >= 4."""
-
-    seeds: int = 8
-    """Networks of every block, each with digit images of its own, >= 2."""
-
-    batch: int = 16
-    """Images a batch under batch norm, 4 to 63."""
-
-    seed: int = 0
-    """Decides the random draws."""
-
-    out: Path = Path("results")
-    """Folder to write to."""
-
-    preset: command_line.Preset = "default"
-    """Sizes to start from; every other option overrides."""
-
-    def study(self) -> studies.Blocks:
-        """The question, checked."""
-        names = ("depth", "width", "seeds", "batch", "bias_var", "seed")
-        return studies.Blocks(**{name: getattr(self, name) for name in names})
 
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
@@ -99,10 +68,7 @@ def main() -> None:
     (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.block_growth_figure(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "blocks")]
-    plt.close(figure)
-    for line in [*summary(ds), "", *(f"wrote {path}" for path in paths)]:
-        print(line)
-    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+    command_line.finish(begin, summary(ds), paths, ds)
 
 
 _LAWS = {

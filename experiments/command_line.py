@@ -6,10 +6,11 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 
 def _one_line_if_interrupted(kind, error, trace) -> None:
@@ -47,21 +48,29 @@ def _use_all_cores() -> None:
 _use_all_cores()  # has no effect once JAX is in use, which importing sigprop may bring about
 matplotlib.use("Agg")  # scripts write files; without a display anything else fails
 
+import matplotlib.pyplot as plt  # noqa: E402
+
 from sigprop import activations, architecture, studies, sweeps  # noqa: E402
+from sigprop.studies.base_study import Study  # noqa: E402
 
 __all__ = [
     "DiagramConfig",
+    "InputFile",
+    "Options",
     "Preset",
-    "SweepOptions",
+    "distinct_networks",
+    "finish",
     "parse",
     "replacing",
     "run_script",
     "save_figure",
+    "spaced",
     "swept",
 ]
 
 Preset = Literal["small", "default", "paper"]
 Config = TypeVar("Config")
+InputFile = Annotated[Path | None, tyro.conf.arg(name="inputs")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +157,30 @@ def swept(
 
 
 @dataclasses.dataclass(frozen=True)
-class DiagramConfig(SweepOptions):
+class Options(SweepOptions):
+    """Options of every script. One that inherits from a study too has the study's fields."""
+
+    out: Path = Path("results")
+    """Folder to write to."""
+
+    preset: Preset = "default"
+    """Sizes to start from; every other option overrides."""
+
+    measuring_bytes: tyro.conf.Suppress[int] = 2**28
+    """Follows from memory_gb."""
+
+    def study(self) -> Any:
+        """The study whose fields these options are."""
+        kind = next(c for c in type(self).__mro__ if issubclass(c, Study) and "name" in vars(c))
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        budget = self.memory_budget()
+        if "measuring_bytes" in given and budget is not None:
+            given["measuring_bytes"] = budget // 4  # beside it: the cells, and what compiling takes
+        return kind(**given)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagramConfig(Options, studies.PhaseDiagram):
     """Options of every script that maps the plane of (weight_var, bias_var)."""
 
     activation: tuple[str, ...] = ("tanh",)
@@ -163,52 +195,15 @@ class DiagramConfig(SweepOptions):
     """First and last weight variance (times fan-in), >= 0."""
 
     weight_var_points: int = 31
-    """How many values from the first to the last."""
+    """How many values from the first to the last; stability maps add those of the recipes."""
 
     bias_var: tuple[float, float] = (0.0, 0.5)
     """First and last bias variance, >= 0."""
 
     bias_var_points: int = 21
-    """How many values from the first to the last."""
+    """How many values from the first to the last; stability maps add 0 and 0.05."""
 
-    depth: int = 100
-    """Weight layers, >= 2."""
-
-    width: int = 512
-    """Units a layer, >= 4. Networks of half the width are measured too."""
-
-    seeds: int = 8
-    """Networks a cell and width, each with inputs of its own, >= 2."""
-
-    seed: int = 0
-    """Decides the random draws."""
-
-    inputs: Path | None = None
-    """A .npy of inputs, shape (2, entries) or (pairs, 2, entries); digit images if not given."""
-
-    input_second_moment: float = 1.0
-    """Mean square of the entries that inputs are brought to, > 0."""
-
-    input_correlation: float = 0.5
-    """Cosine between the two inputs of a pair, -1 to 1."""
-
-    out: Path = Path("results")
-    """Folder to write to."""
-
-    preset: Preset = "default"
-    """Sizes to start from; every other option overrides."""
-
-    def study(self) -> studies.PhaseDiagram:
-        """The question, checked."""
-        return studies.PhaseDiagram(
-            depth=self.depth,
-            width=self.width,
-            seeds=self.seeds,
-            seed=self.seed,
-            input_file=self.inputs,
-            input_second_moment=self.input_second_moment,
-            input_correlation=self.input_correlation,
-        )
+    input_file: InputFile = None
 
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
@@ -285,7 +280,7 @@ def _one_line(boxed: str) -> str:
     parts = [
         list(part) for rule, part in groupby(lines, lambda line: set(line) <= rules) if not rule
     ]
-    message = " ".join(" ".join(parts[0]).split())
+    message = " ".join(" ".join(parts[0]).split()).removeprefix("Error parsing Config: ")
     near = [line.split()[0] for line in chain(*parts[1:]) if line.startswith("--")]
     if near and "Unrecognized" in message:
         message += f"; did you mean {' or '.join(dict.fromkeys(near))}?"
@@ -317,12 +312,16 @@ _WRITER = "sigprop"
 
 
 def save_figure(figure: matplotlib.figure.Figure, stem: Path) -> list[Path]:
-    """Write ``stem``.png and ``stem``.pdf; gives their paths. Files of others are not replaced."""
+    """Write ``stem``.png and ``stem``.pdf and let the figure go; gives their paths.
+
+    Files of others are not replaced.
+    """
     _check_own_figures(stem)
     paths = [stem.with_suffix(suffix) for suffix in _FIGURES]
     for path, field in zip(paths, _FIGURES.values()):
         with replacing(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], metadata={field: _WRITER})
+    plt.close(figure)
     return paths
 
 
@@ -335,6 +334,14 @@ def _check_own_figures(stem: Path) -> None:
                 f"out must not hold a {path.name} of other making, got {path}: move it, or choose "
                 "another folder"
             )
+
+
+def finish(begin: float, lines: Sequence[str], paths: Sequence[Path], *found: xr.Dataset) -> None:
+    """Print the answer, what was written, and how long all of it took."""
+    for line in [*lines, "", *(f"wrote {path}" for path in paths)]:
+        print(line)
+    computing = sum(ds.attrs["wall_seconds"] for ds in found)
+    print(f"took {time.perf_counter() - begin:.0f} s ({computing:.0f} s computing)")
 
 
 @contextlib.contextmanager

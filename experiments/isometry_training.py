@@ -13,10 +13,8 @@ Examples:
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import command_line
-import matplotlib.pyplot as plt
 import numpy as np
 
 from sigprop import plots, studies
@@ -41,7 +39,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(command_line.SweepOptions):
+class Config(command_line.Options, studies.IsometryTraining):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("linear", "tanh")
@@ -52,47 +50,6 @@ class Config(command_line.SweepOptions):
 
     depth: tuple[int, ...] = (8, 16, 32, 64)
     """Weight layers, each >= 2; at least three make a fit."""
-
-    width: int = 64
-    """Units a layer, >= 2."""
-
-    examples: int = 128
-    """Digits, all in every step, 2 to 1257."""
-
-    variance: float = 1 / 64
-    """Variance q* > 0 of the pre-activations, on the critical line."""
-
-    steps: int = 800
-    """Most updates of a run, >= 1."""
-
-    threshold: float = 0.05
-    """Mean squared error to reach, > 0; outputs 0 have 0.1."""
-
-    rates: int = 10
-    """Learning rates tried at every depth, >= 3."""
-
-    lowest_rate: float = 2.0
-    """The smallest of them times depth, > 0."""
-
-    rate_factor: float = 1.4
-    """The ratio of one to the next, > 1."""
-
-    seeds: int = 4
-    """Networks at every depth, >= 2."""
-
-    seed: int = 0
-    """Decides the random draws."""
-
-    out: Path = Path("results")
-    """Folder to write to."""
-
-    preset: command_line.Preset = "default"
-    """Sizes to start from; every other option overrides."""
-
-    def study(self) -> studies.IsometryTraining:
-        """The question, checked."""
-        names = [field.name for field in dataclasses.fields(studies.IsometryTraining)]
-        return studies.IsometryTraining(**{name: getattr(self, name) for name in names})
 
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
@@ -113,16 +70,14 @@ def main() -> None:
     fitted = isometry_fits.with_fits(ds)
     figure = plots.isometry_training_figure(fitted)
     paths = [stem.with_suffix(".zarr"), *command_line.save_figure(figure, stem)]
-    plt.close(figure)
-    print(f"steps to loss {config.threshold:g}, learning rate tuned for every network:")
-    for line in isometry_fits.fits_table(fitted):
-        print(line)
     edge, censored = (int(fitted[f"networks_{name}"].sum()) for name in ("at_edge", "censored"))
-    runs = fitted["steps_tuned"].size
-    print(f"of {runs} networks {censored} never got there, {edge} did best at an end of the rates")
-    for path in paths:
-        print(f"wrote {path}")
-    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+    lines = [
+        f"steps to loss {config.threshold:g}, learning rate tuned for every network:",
+        *isometry_fits.fits_table(fitted),
+        f"of {fitted['steps_tuned'].size} networks {censored} never got there, "
+        f"{edge} did best at an end of the rates",
+    ]
+    command_line.finish(begin, lines, paths, ds)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,8 @@ Examples:
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import command_line
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -54,7 +52,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(command_line.SweepOptions):
+class Config(command_line.Options, studies.JacobianSpectrum):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("tanh", "relu")
@@ -64,33 +62,8 @@ class Config(command_line.SweepOptions):
     """One or several of gaussian, truncated_normal, uniform, orthogonal, or recipes (which lend
     their distribution)."""
 
-    weight_var: float | None = None
-    """Weight variance (times fan-in) of every network, > 0; each activation's critical one if not
-    given."""
-
     bias_var: float = 0.05
     """Bias variance, >= 0."""
-
-    depth: int = 32
-    """Square layers of the longest span, >= 4."""
-
-    width: int = 512
-    """Units a layer, >= 4. Predictions are for a width much larger than the depth."""
-
-    seeds: int = 8
-    """Networks, each with an input of its own, >= 2."""
-
-    seed: int = 0
-    """Decides the random draws."""
-
-    bins: int = 32
-    """Of every histogram, >= 2."""
-
-    deep_depth: int = 1000
-    """Layers of the heat map, >= 1."""
-
-    deep_width: int = 128
-    """Units a layer of the heat map, >= 2."""
 
     map_depth: int = 16
     """Square layers spanned in the map over (weight_var, bias_var), >= 1."""
@@ -113,28 +86,7 @@ class Config(command_line.SweepOptions):
     map_bias_var_points: int = 11
     """How many values from the first to the last."""
 
-    inputs: Path | None = None
-    """A .npy of inputs, shape (2, entries) or (pairs, 2, entries), the first of each pair is used;
-    digit images if not given."""
-
-    input_second_moment: float | None = None
-    """Mean square of the entries that inputs are brought to, > 0; if not given, as much as makes
-    the first layer's variance the one that layers keep."""
-
-    out: Path = Path("results")
-    """Folder to write to."""
-
-    preset: command_line.Preset = "default"
-    """Sizes to start from; every other option overrides."""
-
-    def study(self) -> studies.JacobianSpectrum:
-        """The question, checked."""
-        names = (
-            "depth", "width", "seeds", "seed", "weight_var", "bins", "deep_depth", "deep_width",
-            "input_second_moment",
-        )  # fmt: skip
-        options = {name: getattr(self, name) for name in names}
-        return studies.JacobianSpectrum(**options, input_file=self.inputs)
+    input_file: command_line.InputFile = None
 
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
@@ -150,7 +102,7 @@ class Config(command_line.SweepOptions):
             width=self.map_width,
             seeds=self.map_seeds,
             seed=self.seed,
-            input_file=self.inputs,
+            input_file=self.input_file,
             input_second_moment=self.input_second_moment,
         )
 
@@ -181,13 +133,8 @@ def main() -> None:
         ("deep_spectrum", plots.log_spectra_figure, spectra),
         ("conditioning_map", plots.conditioning_map, plane),
     ):
-        figure = draw(ds)
-        paths += command_line.save_figure(figure, config.out / name)
-        plt.close(figure)
-    for line in [*summary(spectra), agreement(plane), "", *(f"wrote {path}" for path in paths)]:
-        print(line)
-    computing = spectra.attrs["wall_seconds"] + plane.attrs["wall_seconds"]
-    print(f"took {time.perf_counter() - begin:.0f} s ({computing:.0f} s computing)")
+        paths += command_line.save_figure(draw(ds), config.out / name)
+    command_line.finish(begin, [*summary(spectra), agreement(plane)], paths, spectra, plane)
 
 
 def summary(ds: xr.Dataset) -> list[str]:

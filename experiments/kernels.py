@@ -13,10 +13,8 @@ Examples:
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import command_line
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -31,7 +29,7 @@ RELATIVE_TO_CRITICAL = (0.7, 1.0, 1.5)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(command_line.SweepOptions):
+class Config(command_line.Options, studies.KernelCondition):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("tanh",)
@@ -43,45 +41,6 @@ class Config(command_line.SweepOptions):
 
     bias_var: float = 0.05
     """Bias variance, >= 0."""
-
-    depth: int = 1000
-    """Deepest prediction, in affine layers, >= 2."""
-
-    measured_depth: int = 64
-    """Deepest network, 1 to depth; measured at powers of two."""
-
-    width: int = 256
-    """Units a layer of the networks, >= 2."""
-
-    count: int = 5
-    """Inputs, >= 2."""
-
-    outputs: int = 16
-    """Output units an empirical kernel is averaged over."""
-
-    seeds: int = 8
-    """Networks at every depth, >= 2."""
-
-    seed: int = 0
-    """Decides the random draws and the digits."""
-
-    out: Path = Path("results")
-    """Folder to write to."""
-
-    preset: command_line.Preset = "default"
-    """Sizes to start from; every other option overrides."""
-
-    def study(self) -> studies.KernelCondition:
-        """The question, checked."""
-        return studies.KernelCondition(
-            depth=self.depth,
-            measured_depth=self.measured_depth,
-            width=self.width,
-            count=self.count,
-            outputs=self.outputs,
-            seeds=self.seeds,
-            seed=self.seed,
-        )
 
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
@@ -107,10 +66,7 @@ def main() -> None:
     (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.kernel_condition_figure(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "kernels")]
-    plt.close(figure)
-    for line in [*summary(ds), "", *(f"wrote {path}" for path in paths)]:
-        print(line)
-    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+    command_line.finish(begin, summary(ds), paths, ds)
 
 
 def summary(ds: xr.Dataset) -> list[str]:

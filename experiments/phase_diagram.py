@@ -16,7 +16,6 @@ import dataclasses
 import time
 
 import command_line
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -53,10 +52,7 @@ def main() -> None:
     (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.phase_diagram_figure(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "phase_diagram")]
-    plt.close(figure)
-    for line in [*summary(ds), "", *(f"wrote {path}" for path in paths)]:
-        print(line)
-    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+    command_line.finish(begin, summary(ds), paths, ds)
 
 
 def summary(ds: xr.Dataset) -> list[str]:

@@ -14,10 +14,8 @@ Examples:
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import command_line
-import matplotlib.pyplot as plt
 import numpy as np
 
 from sigprop import plots, studies
@@ -31,7 +29,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(command_line.SweepOptions):
+class Config(command_line.Options, studies.Remedies):
     """Options of this script."""
 
     patient: tuple[str, ...] = tuple(studies.PATIENTS)
@@ -41,34 +39,8 @@ class Config(command_line.SweepOptions):
     remedy: tuple[str, ...] = tuple(studies.REMEDIES)
     """One or several of the remedies."""
 
-    depth: int = 20
-    """Weight layers of the networks, >= 2."""
-
-    width: int = 64
-    """Units a layer, >= 2."""
-
-    steps: int = 500
-    """Updates of every run, >= 20."""
-
-    batch_size: int = 64
-    """Digits an update, >= 8."""
-
     seeds: int = 8
     """Runs of every patient and remedy, >= 2."""
-
-    seed: int = 0
-    """Decides the random draws."""
-
-    out: Path = Path("results")
-    """Folder to write to."""
-
-    preset: command_line.Preset = "default"
-    """Sizes to start from; every other option overrides."""
-
-    def study(self) -> studies.Remedies:
-        """The question, checked."""
-        names = ("depth", "width", "steps", "batch_size", "seed")
-        return studies.Remedies(**{name: getattr(self, name) for name in names})
 
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
@@ -91,15 +63,12 @@ def main() -> None:
     rows = verdicts.remedies_table(ds)
     figure = plots.remedies(verdicts.with_verdicts(ds))
     paths = [stem.with_suffix(".zarr"), *command_line.save_figure(figure, stem)]
-    plt.close(figure)
     with command_line.replacing(stem.with_suffix(".csv")) as path:
         verdicts.write_csv(rows, path)
     with command_line.replacing(stem.with_suffix(".md")) as path:
         path.write_text(verdicts.as_markdown(rows) + "\n")
-    print(verdicts.as_text(rows), end="\n\n")
-    for path in [*paths, stem.with_suffix(".csv"), stem.with_suffix(".md")]:
-        print(f"wrote {path}")
-    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+    paths += [stem.with_suffix(".csv"), stem.with_suffix(".md")]
+    command_line.finish(begin, [verdicts.as_text(rows)], paths, ds)
 
 
 if __name__ == "__main__":

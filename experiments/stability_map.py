@@ -14,17 +14,29 @@ import dataclasses
 import time
 
 import command_line
-import matplotlib.pyplot as plt
 import numpy as np
 
 from sigprop import plots
 from sigprop.architecture import recipe
 from sigprop.studies import stability_table
 
+# Smaller networks than one diagram's, as there are many panels.
+SIZES = {
+    "activation": ("tanh", "relu", "gelu"),
+    "initialiser": ("gaussian", "orthogonal", "uniform"),
+    "depth": 50,
+    "width": 256,
+    "weight_var_points": 21,
+    "bias_var_points": 6,
+}
 PRESETS = {
-    "small": {"depth": 30, "width": 128, "seeds": 4, "weight_var_points": 11, "bias_var_points": 5},
-    "default": {},
+    "small": {
+        **SIZES,
+        **{"depth": 30, "width": 128, "seeds": 4, "weight_var_points": 11, "bias_var_points": 5},
+    },
+    "default": SIZES,
     "paper": {
+        **SIZES,
         "activation": ("tanh", "relu", "gelu", "selu", "silu", "erf", "sin", "sigmoid"),
         "width": 512,
         "seeds": 16,
@@ -36,26 +48,7 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(command_line.DiagramConfig):
-    """Options of this script: smaller networks than one diagram's, as there are many panels."""
-
-    activation: tuple[str, ...] = ("tanh", "relu", "gelu")
-    """One or several of the named activations."""
-
-    initialiser: tuple[str, ...] = ("gaussian", "orthogonal", "uniform")
-    """One or several of gaussian, truncated_normal, uniform, orthogonal, or recipes, which lend
-    their distribution; where their own weight_var lies is marked."""
-
-    depth: int = 50
-    """Weight layers, >= 2."""
-
-    width: int = 256
-    """Units a layer, >= 4. Networks of half the width are measured too."""
-
-    weight_var_points: int = 21
-    """How many values from the first to the last; those of the recipes are added."""
-
-    bias_var_points: int = 6
-    """How many values from the first to the last; 0 and 0.05 are added."""
+    """Options of this script: those of every diagram."""
 
     def grid(self):
         """Also the cells that the table names."""
@@ -76,17 +69,13 @@ def main() -> None:
     (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.stability_map(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "stability_map")]
-    plt.close(figure)
     rows = stability_table.stability_table(ds)
     with command_line.replacing(config.out / "stability_map.csv") as path:
         stability_table.write_csv(rows, path)
     same = ds["growth_measured"] == ds["growth_theory"]
-    for line in stability_table.as_lines(rows):
-        print(line)
-    print(f"\nclass as predicted in {float(same.mean()):.1%} of {same.size} cells")
-    for path in [*paths, config.out / "stability_map.csv"]:
-        print(f"wrote {path}")
-    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+    share = f"class as predicted in {float(same.mean()):.1%} of {same.size} cells"
+    lines = [*stability_table.as_lines(rows), "", share]
+    command_line.finish(begin, lines, [*paths, config.out / "stability_map.csv"], ds)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,8 @@ Examples:
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import command_line
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -39,7 +37,7 @@ RELATIVE_TO_CRITICAL = (*np.linspace(0.55, 0.85, 8), *np.linspace(1.2, 2.4, 8))
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(command_line.SweepOptions):
+class Config(command_line.Options, studies.Trainability):
     """Options of this script."""
 
     activation: str = "tanh"
@@ -49,43 +47,14 @@ class Config(command_line.SweepOptions):
     """Weight variances (times fan-in), >= 0; by default eight from 0.55 to 0.85 and eight from 1.2
     to 2.4 times the critical one."""
 
-    bias_var: float = 0.05
-    """Bias variance, >= 0."""
-
     depth: tuple[int, ...] = (6, 10, 16, 24, 36, 54, 81, 120)
     """Weight layers, ascending, at least two."""
-
-    width: int = 128
-    """Units a layer, >= 2."""
-
-    steps: int = 300
-    """Updates of every run, even; accuracy is read after half of them too."""
-
-    batch_size: int = 32
-    """Digits an update, >= 1."""
-
-    optimiser: str = "sgd"
-    """One of sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad."""
 
     learning_rate: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
     """Step sizes to choose from at every (depth, weight_var), > 0."""
 
     seeds: int = 1
     """Runs of each, >= 1."""
-
-    seed: int = 0
-    """Decides the random draws."""
-
-    out: Path = Path("results")
-    """Folder to write to."""
-
-    preset: command_line.Preset = "default"
-    """Sizes to start from; every other option overrides."""
-
-    def study(self) -> studies.Trainability:
-        """The question, checked."""
-        names = ("width", "steps", "batch_size", "bias_var", "optimiser", "seed")
-        return studies.Trainability(**{name: getattr(self, name) for name in names})
 
     def grid(self) -> dict[str, Sequence | np.ndarray]:
         """Where to ask it."""
@@ -125,10 +94,7 @@ def main() -> None:
     derived = ds.drop_vars(list(stored.data_vars))
     derived.to_zarr(boundaries, mode="w", zarr_format=2, consolidated=True)
     paths = [store, boundaries, *command_line.save_figure(figure, stem)]
-    plt.close(figure)
-    for line in [*table(ds), "", *fits(ds), "", *(f"wrote {path}" for path in paths)]:
-        print(line)
-    print(f"took {time.perf_counter() - begin:.0f} s ({ds.attrs['wall_seconds']:.0f} s computing)")
+    command_line.finish(begin, [*table(ds), "", *fits(ds)], paths, ds)
 
 
 def table(ds: xr.Dataset) -> list[str]:

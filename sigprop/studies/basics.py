@@ -2,9 +2,9 @@
 
 import functools
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -74,7 +74,7 @@ class Basics(Study):
     width: int = whole(128, least=1)
     batch_size: int = whole(64, least=1)
     seed: int = whole(0, least=0)
-    data: str | os.PathLike | None = None
+    data: str | Path | None = None
 
     name = "basics"
     version = 1

@@ -59,7 +59,7 @@ class Blocks(Study):
         σ_b² >= 0 of every network.
     seed
         Decides the draws and which digits are shown.
-    memory_budget
+    measuring_bytes
         Bytes that one measurement may hold (`propagation.measure`); decides speed alone.
 
     Raises
@@ -79,7 +79,7 @@ class Blocks(Study):
     batch: int = whole(16, least=4)
     bias_var: float = non_negative(0.05)
     seed: int = whole(0, least=0)
-    memory_budget: int = tuning(2**28)
+    measuring_bytes: int = tuning(2**28)
 
     name = "blocks"
     version = 2
@@ -220,7 +220,9 @@ class Blocks(Study):
     def _measured_seed(self, network: Architecture, seed: int) -> propagation.Measurement:
         shown = self.images[seed % self.seeds, : self._batch_of(network) or 1].astype(np.float32)
         key = jax.random.fold_in(jax.random.key(self.seed), seed)
-        return propagation.measure(network, shown, key=key, seeds=1, memory_budget=self.memory_budget)
+        return propagation.measure(
+            network, shown, key=key, seeds=1, memory_budget=self.measuring_bytes
+        )
 
 
 def _from_first(log_gradient: np.ndarray) -> np.ndarray:

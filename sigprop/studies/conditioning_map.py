@@ -1,9 +1,9 @@
 """How evenly a deep network stretches its inputs, over (weight_var, bias_var)."""
 
 import functools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -63,7 +63,7 @@ class ConditioningMap(Study):
     width: int = whole(128, least=4)
     seeds: int = whole(8, least=2)
     seed: int = whole(0, least=0)
-    input_file: str | os.PathLike | None = None
+    input_file: str | Path | None = None
     input_second_moment: float | None = positive_if_given()
 
     name = "conditioning_map"

@@ -47,8 +47,10 @@ class IsometryTraining(Study):
         The loss to reach, > 0. All outputs 0 have 0.1.
     rates
         Multipliers, >= 3.
-    lowest_rate, rate_factor
-        The smallest multiplier > 0, and the ratio of one to the next > 1.
+    lowest_rate
+        The smallest multiplier, > 0.
+    rate_factor
+        The ratio of one multiplier to the next, > 1.
     seeds
         Networks at every depth, >= 2; tuned apart.
     seed

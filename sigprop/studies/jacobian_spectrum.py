@@ -2,9 +2,9 @@
 
 import functools
 import itertools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -48,8 +48,10 @@ class JacobianSpectrum(Study):
         Of every network, > 0; None: each activation's critical one at each bias_var.
     bins
         Of the histograms, >= 2.
-    deep_depth, deep_width
-        Layers and units of the one network whose spectrum is followed much deeper; >= 1 and >= 2.
+    deep_depth
+        Layers of the one network whose spectrum is followed much deeper, >= 1.
+    deep_width
+        Its units a layer, >= 2.
     input_file
         A ``.npy`` of input pairs, the first of each is shown; digit images if None.
     input_second_moment
@@ -76,7 +78,7 @@ class JacobianSpectrum(Study):
     bins: int = whole(32, least=2)
     deep_depth: int = whole(1000, least=1)
     deep_width: int = whole(128, least=2)
-    input_file: str | os.PathLike | None = None
+    input_file: str | Path | None = None
     input_second_moment: float | None = positive_if_given()
 
     name = "jacobian_spectrum"

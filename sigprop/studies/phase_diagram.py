@@ -2,9 +2,9 @@
 
 import functools
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -43,11 +43,13 @@ class PhaseDiagram(Study):
     input_file
         A ``.npy`` of input pairs (`inputs.load_pairs`; seed s sees pair s modulo their number);
         digit images, another pair for each seed, if None.
-    input_second_moment, input_correlation
-        What the inputs are brought to: |x|²/N₀ > 0, and the cosine between the two, -1 to 1.
+    input_second_moment
+        |x|²/N₀ > 0 that inputs are brought to.
+    input_correlation
+        Cosine that the two inputs of a pair are brought to, -1 to 1.
     stable_factor
         A gradient norm that changes by no more than this factor over the depth counts as stable.
-    memory_budget
+    measuring_bytes
         Bytes that one measurement may hold (`propagation.measure`); decides speed alone.
 
     Raises
@@ -66,11 +68,11 @@ class PhaseDiagram(Study):
     width: int = whole(512, least=4)
     seeds: int = whole(8, least=2)
     seed: int = whole(0, least=0)
-    input_file: str | os.PathLike | None = None
+    input_file: str | Path | None = None
     input_second_moment: float = 1.0
     input_correlation: float = 0.5
     stable_factor: float = above_one(10.0)
-    memory_budget: int = tuning(2**28)
+    measuring_bytes: int = tuning(2**28)
 
     name = "phase_diagram"
     version = 3
@@ -217,7 +219,7 @@ class PhaseDiagram(Study):
             self.pairs.astype(np.float32),
             key=key,
             seeds=self.seeds,
-            memory_budget=self.memory_budget,
+            memory_budget=self.measuring_bytes,
         )
 
 

@@ -33,8 +33,10 @@ class Remedies(Study):
 
     Parameters
     ----------
-    depth, width
-        Of the networks, >= 2.
+    depth
+        Weight layers of the networks, >= 2.
+    width
+        Units a layer, >= 2.
     steps
         Updates, >= 20.
     batch_size
@@ -119,12 +121,12 @@ class Remedies(Study):
         case = patient(static["patient"], self.budget)
         setup = _course(static["remedy"], case)
         if isinstance(setup, NotApplicable):
-            return self._rows(len(seeds), _not_run(len(seeds)), None, case.untreated)
+            return self._rows(_not_run(len(seeds)), None, case.untreated)
         key = jax.random.key(self.seed)
         keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(seeds.astype(np.uint32))
-        return self._rows(len(seeds), vars(outcome(setup, keys)), prediction(setup), setup)
+        return self._rows(vars(outcome(setup, keys)), prediction(setup), setup)
 
-    def _rows(self, seeds: int, found: Mapping, told: Prediction | None, setup: Setup):
+    def _rows(self, found: Mapping, told: Prediction | None, setup: Setup):
         blank = Prediction(*[np.nan] * 4)
         numbers = {
             "applicable": int(told is not None),
@@ -135,7 +137,7 @@ class Remedies(Study):
             "growth_theory": (told or blank).growth,
             "stable_step_theory": (told or blank).stable_step,
         }
-        return dict(found) | {name: np.full(seeds, value) for name, value in numbers.items()}
+        return dict(found) | {name: np.asarray(value) for name, value in numbers.items()}
 
 
 def _course(remedy: str, case: Patient) -> Setup | NotApplicable:

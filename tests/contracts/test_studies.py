@@ -65,7 +65,8 @@ def test_whatever_decides_the_results_is_in_the_config(study):
 def test_numbers_out_of_range_are_refused_by_name(study):
     for field in dataclasses.fields(study):
         if field.type in ("int", int, "float", float) and "tuning" not in field.metadata:
-            for bad in (-1, 0.5 if field.type in ("int", int) else np.nan):
+            whole = field.type in ("int", int)
+            for bad in (-2,) if whole else (-2.0, np.nan):
                 with pytest.raises(ValueError, match=field.name):
                     dataclasses.replace(study, **{field.name: bad})
 

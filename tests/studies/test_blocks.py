@@ -18,12 +18,9 @@ def ds():
     return sweeps.run(SMALL, GRID, progress=False)
 
 
-def test_every_variable_has_its_dimensions_and_says_what_it_is(ds):
+def test_every_variable_has_its_dimensions(ds):
     assert dict(ds.sizes) == {"activation": 1, "block": 2, "weight_var": 2, "layer": 6}
     assert set(ds.data_vars) >= set(SMALL.variables)
-    for name, variable in ds.data_vars.items():
-        assert variable.attrs.get("long_name"), name
-        assert "units" in variable.attrs or "flag_meanings" in variable.attrs, name
 
 
 @pytest.mark.parametrize("block", GRID["block"])

@@ -23,14 +23,6 @@ def ds():
     return sweeps.run(SMALL, GRID, progress=False)
 
 
-def test_every_variable_says_what_it_is(ds):
-    for name, variable in ds.data_vars.items():
-        assert variable.attrs.get("long_name"), name
-        assert "units" in variable.attrs or "flag_meanings" in variable.attrs, name
-    for dim in ds.dims:
-        assert ds[dim].attrs.get("long_name"), dim
-
-
 @pytest.mark.parametrize("initialiser", ["gaussian", "orthogonal"])
 def test_measured_is_the_spectrum_of_the_network_from_z1(ds, initialiser):
     """The scanned product of all cells is what `jacobian.spectra` finds in each network."""

@@ -25,15 +25,6 @@ def ds():
     return sweeps.run(SMALL, GRID, progress=False)
 
 
-def test_every_variable_says_what_it_is(ds):
-    for name, variable in ds.data_vars.items():
-        assert variable.attrs.get("long_name"), name
-        assert variable.attrs.get("units"), name
-    for dim in ds.dims:
-        assert ds[dim].attrs.get("long_name"), dim
-    assert {"device", "matmul_precision", "seed", "git_commit", "package_versions"} <= set(ds.attrs)
-
-
 def test_theory_and_measurement_have_parallel_names(ds):
     for name in ("log_mean_square", "relative_variance", "log_largest", "zero_fraction"):
         for kind in ("theory", "measured", "stderr"):

@@ -33,20 +33,6 @@ def test_theory_and_measurement_have_parallel_names(ds):
         assert {f"{name}_theory", f"{name}_measured"} <= set(ds.data_vars)
 
 
-def test_every_variable_says_what_it_is(ds):
-    for name, variable in ds.data_vars.items():
-        assert variable.attrs.get("long_name"), name
-        assert "units" in variable.attrs or "flag_meanings" in variable.attrs, name
-        if "flag_meanings" in variable.attrs:
-            assert np.isin(variable, variable.attrs["flag_values"]).all(), name
-            assert len(variable.attrs["flag_meanings"].split()) == len(
-                variable.attrs["flag_values"]
-            )
-    for dim in ds.dims:
-        assert ds[dim].attrs.get("long_name"), dim
-    assert {"device", "matmul_precision", "seed", "git_commit", "package_versions"} <= set(ds.attrs)
-
-
 def test_theory_columns_are_those_of_the_theory(ds):
     cell = ds.sel(activation="relu", weight_var=2.0, bias_var=0.3)
     q1 = theory.input_variance(1.0, weight_var=2.0, bias_var=0.3)
