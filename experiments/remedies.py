@@ -19,7 +19,7 @@ import command_line
 import numpy as np
 
 from sigprop import plots, studies
-from sigprop.studies import verdicts
+from sigprop.studies.remedies import verdicts
 
 PRESETS = {
     "small": {"steps": 300},

@@ -8,10 +8,8 @@ from sigprop.studies.inputs import digit_pairs, load_pairs, with_moments
 from sigprop.studies.isometry_training import IsometryTraining
 from sigprop.studies.jacobian_spectrum import JacobianSpectrum
 from sigprop.studies.kernel_condition import KernelCondition
-from sigprop.studies.patients import PATIENTS
 from sigprop.studies.phase_diagram import PhaseDiagram
-from sigprop.studies.remedies import REMEDIES
-from sigprop.studies.remedy_outcomes import Remedies
+from sigprop.studies.remedies import PATIENTS, REMEDIES, Remedies
 from sigprop.studies.trainability import Trainability
 from sigprop.studies.trainable_depth import BoundaryStatus, with_boundaries
 

@@ -10,12 +10,18 @@ import xarray as xr
 
 from sigprop import studies, sweeps, training
 from sigprop.networks import MLP
-from sigprop.studies import verdicts
-from sigprop.studies.patients import PATIENTS, Budget, Setup, patient
-from sigprop.studies.remedies import REMEDIES, NotApplicable, treated
-from sigprop.studies.remedy_theory import prediction
-from sigprop.studies.remedy_training import curvature, data_of, gradient_ratio, networks_of, outcome
-from sigprop.studies.verdicts import Verdict
+from sigprop.studies.remedies import verdicts
+from sigprop.studies.remedies.patients import PATIENTS, Budget, Setup, patient
+from sigprop.studies.remedies.remedy_theory import prediction
+from sigprop.studies.remedies.treated_runs import (
+    curvature,
+    data_of,
+    gradient_ratio,
+    networks_of,
+    outcome,
+)
+from sigprop.studies.remedies.treatments import REMEDIES, NotApplicable, treated
+from sigprop.studies.remedies.verdicts import Verdict
 
 ROWS = [
     *("xavier", "he", "lecun", "orthogonal", "critical_initialisation"),

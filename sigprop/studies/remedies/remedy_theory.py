@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 
 from sigprop import theory
-from sigprop.studies.patients import Setup
-from sigprop.studies.remedy_training import curvature, input_second_moment
+from sigprop.studies.remedies.patients import Setup
+from sigprop.studies.remedies.treated_runs import curvature, input_second_moment
 
 __all__ = ["Prediction", "prediction", "reason"]
 
@@ -39,7 +39,7 @@ def prediction(setup: Setup) -> Prediction:
 
     Examples
     --------
-    >>> from sigprop.studies.patients import Budget, patient
+    >>> from sigprop.studies.remedies.patients import Budget, patient
     >>> sick = prediction(patient("sigmoid_unit_entries", Budget()).untreated)
     >>> round(sick.chi_1, 2), round(sick.growth, 2)
     (0.79, 0.81)

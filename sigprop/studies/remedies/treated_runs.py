@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from sigprop import training
 from sigprop.networks import MLP
-from sigprop.studies.patients import Setup
+from sigprop.studies.remedies.patients import Setup
 from sigprop.training import Readings, Splits
 
 __all__ = [
@@ -169,7 +169,7 @@ def curvature(setup: Setup) -> float:
 
     Examples
     --------
-    >>> from sigprop.studies.patients import Budget, patient
+    >>> from sigprop.studies.remedies.patients import Budget, patient
     >>> round(curvature(patient("unscaled_regression", Budget()).control), 1)
     2.5
     """

@@ -9,10 +9,10 @@ import numpy as np
 
 from sigprop._checks import check_known
 from sigprop.studies.base_study import Arrays, Study, whole
-from sigprop.studies.patients import PATIENTS, Budget, Patient, Setup, patient
-from sigprop.studies.remedies import REMEDIES, NotApplicable, treated
-from sigprop.studies.remedy_theory import Prediction, prediction
-from sigprop.studies.remedy_training import outcome, test_examples
+from sigprop.studies.remedies.patients import PATIENTS, Budget, Patient, Setup, patient
+from sigprop.studies.remedies.remedy_theory import Prediction, prediction
+from sigprop.studies.remedies.treated_runs import outcome, test_examples
+from sigprop.studies.remedies.treatments import REMEDIES, NotApplicable, treated
 from sigprop.studies.variables import Variable, quantity
 
 __all__ = ["COURSES", "Remedies"]

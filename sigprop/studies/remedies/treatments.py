@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from sigprop import theory
 from sigprop._checks import check_known
 from sigprop.architecture import recipe
-from sigprop.studies.patients import Setup
-from sigprop.studies.remedy_training import curvature
+from sigprop.studies.remedies.patients import Setup
+from sigprop.studies.remedies.treated_runs import curvature
 from sigprop.training import Optimiser
 
 __all__ = ["REMEDIES", "NotApplicable", "treated"]
@@ -35,7 +35,7 @@ def treated(name: str, setup: Setup) -> Treated:
 
     Examples
     --------
-    >>> from sigprop.studies.patients import Budget, patient
+    >>> from sigprop.studies.remedies.patients import Budget, patient
     >>> exploding = patient("relu_exploding", Budget()).untreated
     >>> treated("he", exploding).architecture.weight_var
     2.0

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from sigprop._tables import markdown_table, number, text_table
-from sigprop.studies.patients import Budget, patient
-from sigprop.studies.remedies import NotApplicable, treated
-from sigprop.studies.remedy_theory import reason
+from sigprop.studies.remedies.patients import Budget, patient
+from sigprop.studies.remedies.remedy_theory import reason
+from sigprop.studies.remedies.treatments import NotApplicable, treated
 from sigprop.studies.variables import flags
 
 __all__ = [
