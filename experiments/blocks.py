@@ -85,8 +85,9 @@ def summary(ds: xr.Dataset) -> list[str]:
     last = ds.isel(layer=-1, weight_var=0)
     width = ds.attrs["width"]
     lines = [
-        f"ln of the squared gradient over {int(last['layer'])} layers, predicted for infinite "
-        f"width, measured at {width}, and extrapolated from {width // 2} and {width} to infinity:"
+        f"ln of the squared gradient over {int(last['layer'])} layers:",
+        f"  (predicted for infinite width, measured at {width}, and extrapolated from {width // 2} "
+        f"and {width} to infinity: what is left is no finite-width part of first order)",
     ]
     for activation in ds["activation"].values:
         lines.append(f"{activation}, weight_var {float(last['weight_var']):g}")

@@ -141,9 +141,9 @@ def summary(ds: xr.Dataset) -> list[str]:
     """For every network, over the longest span: the top edge and the spread, told and found."""
     at = ds.isel(depth=-1, bias_var=0)
     lines = [
-        f"over {int(at['depth'])} square layers of width {ds.attrs['width']}, measured ± standard "
-        "error (predicted for infinite width;\nthe largest of finitely many s falls short of its "
-        "edge, the more the deeper):"
+        f"over {int(at['depth'])} square layers, measured ± standard error (predicted):",
+        f"  (predicted for infinite width; of the {ds.attrs['width']} values of a finite one the "
+        "largest falls short of the edge, the more the deeper)",
     ]
     for activation in ds["activation"].values:
         for initialiser in ds["initialiser"].values:
