@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
 
@@ -200,9 +199,9 @@ class IsometryTraining(Study):
         """By rate, network and step."""
         key = jax.random.fold_in(jax.random.key(self.seed), network.depth)
         keys = jax.random.split(key, self.seeds)
-        which = np.broadcast_to(np.arange(self.seeds), (len(rates), self.seeds))
+        drawn = _DrawnFrom(network, (data.in_features, data.out_features))
         run = training.train_grid(
-            tree_util.Partial(_ReadyMade(network, data, keys), which),
+            tree_util.Partial(drawn, keys[None]),
             data,
             training.Optimiser("sgd", rates[:, None]),
             steps=self.steps,
@@ -213,21 +212,15 @@ class IsometryTraining(Study):
         return np.asarray(run.loss, np.float64)
 
 
-class _ReadyMade:
-    """Networks drawn once, for all rates, and outside of the training program.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _DrawnFrom:
+    """A network of one architecture from a key of its own, whatever the run's key."""
 
-    Orthogonal draws are LAPACK calls that wait for XLA's threads; in a program that is spread over
-    several CPU devices those may all be waiting already.
-    """
+    architecture: Architecture
+    data_shape: tuple[int, int]
 
-    def __init__(self, architecture: Architecture, data: training.Data, keys: Any):
-        make = lambda key: MLP(  # noqa: E731
-            architecture, data.in_features, data.out_features, rngs=key
-        )
-        self.networks = jax.tree.map(np.asarray, jax.vmap(make)(keys))
-
-    def __call__(self, index: Any, key: Any) -> MLP:
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], self.networks)
+    def __call__(self, own: Any, key: Any) -> MLP:
+        return MLP(self.architecture, *self.data_shape, rngs=own)
 
 
 def _critical_point(activation: str, variance: float) -> tuple[float, float]:

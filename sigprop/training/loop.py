@@ -135,8 +135,9 @@ def train(
     Parameters
     ----------
     architecture_or_init
-        An `Architecture` (with a readout for the task added), or a function of a key that makes a
-        model: an NNX module, or any callable pytree. Arrays inside a `jax.tree_util.Partial` or an
+        An `Architecture` (with a readout for the task added), an NNX module that is
+        trained as it is, or a function of a key that makes a model: an NNX module, or any callable
+        pytree. Arrays inside a `jax.tree_util.Partial` or an
         Architecture may be traced.
     data
         Examples to train on, or `Splits` with validation and test examples too. A pair of arrays

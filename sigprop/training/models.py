@@ -63,12 +63,18 @@ def initialiser_of(given: Any, data: Data) -> tree_util.Partial:
         return _network_for(given, data)
     if isinstance(given, tree_util.Partial):
         return given
-    if isinstance(given, nnx.Module) or not callable(given):
+    if isinstance(given, nnx.Module):
+        return tree_util.Partial(_as_it_is, given)
+    if not callable(given):
         raise ValueError(
-            "architecture_or_init must be an Architecture or a function key -> model, got "
-            f"{type(given).__name__}"
+            "architecture_or_init must be an Architecture or a function key -> model, or an NNX "
+            f"module, got {type(given).__name__}"
         )
     return tree_util.Partial(given)
+
+
+def _as_it_is(model: Any, key: Any) -> Any:
+    return model
 
 
 @dataclass(frozen=True)

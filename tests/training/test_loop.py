@@ -42,6 +42,21 @@ def few():
     return training.Splits(whole.train.take(slice(0, 40)), whole.validation, whole.test)
 
 
+def test_a_drawn_network_is_trained_as_it_is_alone_and_stacked():
+    """As a function that draws the same, whatever the run's own key."""
+    options = {"steps": 3, "batch_size": 8, "readings": QUIET}
+    keys, rule = jax.random.split(KEY, 2), Optimiser("sgd", 0.1)
+    draw = lambda key: MLP(TANH, 64, 10, rngs=key)  # noqa: E731
+    stacked = jax.vmap(draw)(keys)
+    one = lambda network, key: training.train(network, few(), rule, key=key, **options)  # noqa: E731
+    losses = jax.vmap(lambda network, key: one(network, key).loss)(stacked, keys)
+    for i in range(2):
+        made = training.train(lambda _, i=i: draw(keys[i]), few(), rule, key=keys[i], **options)
+        np.testing.assert_allclose(losses[i], made.loss, rtol=1e-5)
+        alone = one(draw(keys[i]), keys[i])
+        np.testing.assert_allclose(alone.loss, made.loss, rtol=1e-5)
+
+
 def test_what_people_have_is_taken_as_it_is():
     """An Optax transformation, and arrays as data."""
     data = training.linear_regression(20, noise=0.3)

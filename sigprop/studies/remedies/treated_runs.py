@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax, tree_util
+from jax import lax
 from jaxtyping import Array, Float
 
 from sigprop import training
@@ -84,18 +84,13 @@ def _trained(fixed: tuple, networks: Any, splits: Splits, optimiser: Any, keys: 
     steps, batch_size, every, patience = fixed
 
     def one(network, key):
-        init = tree_util.Partial(_as_it_is, network)
         readings = Readings(every=every, examples=1, gradient_norms=False, activations=False)
         return training.train(
-            init, splits, optimiser, steps=steps, key=key, batch_size=batch_size,
+            network, splits, optimiser, steps=steps, key=key, batch_size=batch_size,
             readings=readings, patience=patience, keep_model=False,
         )  # fmt: skip
 
     return jax.vmap(one)(networks, keys)
-
-
-def _as_it_is(network: Any, key: Any) -> Any:
-    return network
 
 
 def networks_of(setup: Setup, keys: Any) -> Any:
