@@ -162,6 +162,11 @@ class Basics(Study):
         rest = {name: value for name, value in super().config().items() if name != "data"}
         return rest | {"images": "digits" if self.data is None else shown}
 
+    def attributes(self) -> dict[str, Any]:
+        """Also which images, by name."""
+        data = "scikit-learn digits" if self.data is None else Path(self.data).name
+        return super().attributes() | {"data": data}
+
     def measured(self, static: Mapping[str, str], cells: Mapping[str, Any], told: Arrays) -> Arrays:
         """All five, for every seed."""
         rows = [self._row(int(seed)) for seed in cells["seed"]]
