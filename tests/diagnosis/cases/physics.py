@@ -143,6 +143,13 @@ class Pinn(nnx.Module):
         return self.head(x)
 
 
+def forces(model, x):
+    """Nothing but the slope by the input: a field that has a potential."""
+    u = lambda point: model(point[None])[0, 0]  # noqa: E731
+    field = jax.vmap(jax.grad(u), axis_name="examples")(x)
+    return jnp.mean((field - jnp.sin(3 * x)) ** 2)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Spectral:
@@ -265,6 +272,7 @@ CASES = {
         ("exploding", "nonfinite"),
     ),
     "neural ode, long and damped": Case(ode(20.0, 0.7, 60), squared, batch, "vanishing"),
+    "forces": Case(lambda: Pinn(1.5), forces, poisson),
     "pinn of relu": Case(
         lambda: Pinn(2.0, jax.nn.relu), residual_of_poisson, poisson, "vanishing", reason="slope"
     ),

@@ -142,17 +142,23 @@ def digest(name: str) -> str:
     """Of the sources that the truth of a case depends on."""
     module = pathlib.Path(cases.MODULE[name].__file__)
     sources = [FOLDER / shared for shared in SHARED] + sorted(_sources(module))
-    trees = [ast.dump(ast.parse(path.read_text())) for path in sources]  # whatever the layout
-    return hashlib.sha256("".join(trees).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(map(_code, sources)).encode()).hexdigest()[:16]
 
 
-def _sources(module: pathlib.Path) -> set[pathlib.Path]:
+@functools.cache
+def _code(path: pathlib.Path) -> str:
+    """Whatever the layout and the comments."""
+    return ast.dump(ast.parse(path.read_text()))
+
+
+@functools.cache
+def _sources(module: pathlib.Path) -> frozenset[pathlib.Path]:
     """A module of cases and those it takes models from."""
     found, text = {module}, module.read_text()
     for other in FOLDER.glob("*.py"):
         if other.name not in SHARED and f"cases.{other.stem} import" in text:
             found |= _sources(other)
-    return found
+    return frozenset(found)
 
 
 def stored() -> dict[str, dict]:
