@@ -53,7 +53,7 @@ def diagnosed(name):
 
 
 @pytest.mark.every_run(*EVERY_RUN)
-@pytest.mark.parametrize("name", map(_case, cases.CASES))
+@pytest.mark.parametrize("name", [_case(name) for name in cases.CASES])
 def test_the_doctor_says_what_was_measured(name):
     case, report = cases.CASES[name], diagnosed(name)
     assert report.verdict in case.verdicts, str(report)
