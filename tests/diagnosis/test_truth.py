@@ -46,7 +46,7 @@ def test_a_healthy_model_trains(name):
     assert float(found["after"]) < float(found["loss"]) - 0.1 * abs(float(found["loss"]))
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases.CASES)
 def test_measured_anew(name):
     found = truth.measured(cases.CASES[name])

@@ -77,7 +77,7 @@ def free_port():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_jax_processes_changes_no_bit(one_device, tmp_path, count):
     at = f"127.0.0.1:{free_port()}"
     told = [f"{at},{i}/{count}" for i in range(count)]
