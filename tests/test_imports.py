@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "sigprop"
 # Each room, and every room it may import. A layer imports only what stands above it; the side
 # rooms (sweeps, plots) import small shared rooms only; the facade (the package's own __init__)
 # re-exports from anywhere, and nothing inside the package imports it.
-SHARED = {"_blas_threads", "_precision", "_checks", "_loops", "_arrays", "_tables"}
+SHARED = {"_blas_threads", "_derivatives", "_precision", "_checks", "_loops", "_arrays", "_tables"}
 PROGRAM = SHARED | {"program"}
 SHAPE = SHARED | {"kinks", "landmarks"}
 ACTIVATIONS = PROGRAM | SHAPE | {"activations"}

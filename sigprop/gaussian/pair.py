@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sigprop.activations import Activation
-from sigprop.gaussian.closed_forms import closed_form
+from sigprop.gaussian.closed_forms import ClosedForm, closed_form, homogeneous_pair
 from sigprop.gaussian.single import hermite, mean_square
 from sigprop.gaussian.windows import line_sums, positive, shared_sums
 
@@ -70,7 +70,7 @@ def _pair(
     """E[f^(order_a)(u) g^(order_b)(v)], derivatives in the sense of distributions."""
     closed = closed_form(f)
     if closed is not None and f == g and order_a == order_b <= 1:
-        return (closed.product, closed.slope_product)[order_a](q_a, q_b, e)
+        return _in_closed_form(closed, f, order_a, q_a, q_b, e)
     shared, own, sign = _split(e)
     bends = [(f, q_a, jnp.ones_like(sign)), (g, q_b, sign)]
     root = jnp.sqrt(shared)
@@ -103,6 +103,16 @@ def _pair_jvp(f, g, order_a, order_b, nodes, primals, tangents):
     by_b = (raised(0, 2) + (1 - e) / ratio * by_covariance) / 2
     by_e = -jnp.sqrt(q_a) * jnp.sqrt(q_b) * by_covariance
     return raised(0, 0), by_a * q_a_dot + by_b * q_b_dot + by_e * e_dot
+
+
+def _in_closed_form(closed: ClosedForm, activation: Activation, order: int, q_a, q_b, e) -> Scalar:
+    expectation = (closed.product, closed.slope_product)[order]
+    covariance = jnp.sqrt(q_a) * jnp.sqrt(q_b) * (1 - e)
+    if expectation is not None:
+        return expectation(q_a, q_b, covariance, q_a * q_b * e * (2 - e))
+    term, angles = (0, order), (e, jnp.maximum(2 - e, 0))
+    slopes = activation.homogeneous_slopes
+    return homogeneous_pair(slopes, term, term, q_a, q_b, covariance, *angles)
 
 
 def _split(e: Scalar) -> tuple[Scalar, Scalar, Scalar]:
@@ -190,7 +200,7 @@ def deficit_and_slope(
     """
     closed = closed_form(activation)
     if closed is not None:
-        return closed.deficit(q, e), closed.slope_product(q, q, e)
+        return closed.deficit(q, e), _in_closed_form(closed, activation, 1, q, q, e)
     s = jnp.sqrt(q * e)
 
     def at(centre):

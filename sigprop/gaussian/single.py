@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sigprop._derivatives import with_value
 from sigprop.activations import Activation
 from sigprop.gaussian.closed_forms import closed_form
 from sigprop.gaussian.panels import uniform_rule
+from sigprop.gaussian.terms import least_variance, smooth_below
 from sigprop.gaussian.trust import trusted
 from sigprop.gaussian.windows import line_sums, positive
 
@@ -68,13 +70,37 @@ def _heat(f: Callable, activation: Activation, order: int, variance: Scalar) -> 
     The Gaussian solves the heat equation, so derivatives in q fall on it and not on f, which may
     have kinks and jumps.
     """
+    if order == 0:
+        return _mean(f, activation, 0, variance)
+    least = smooth_below(activation)
+    if least is None:
+        wide = jnp.maximum(variance, np.asarray(least_variance(variance.dtype), variance.dtype))
+        return _mean(f, activation, 2 * order, wide) / (2 * wide) ** order
+    far = variance > np.asarray(least, variance.dtype)
+    wide = jnp.where(far, variance, least)
+    on_gaussian = _mean(f, activation, 2 * order, wide) / (2 * wide) ** order
+    on_f = _mean(_raised(f, 2 * order), activation, 0, variance) / 2**order
+    return jnp.where(far, on_gaussian, on_f)
+
+
+def _mean(f: Callable, activation: Activation, order: int, variance: Scalar) -> Scalar:
+    """E[(f(√q z) - f(0)) He_order(z)], or E[f(√q z)] for order 0."""
     deviation = jnp.sqrt(variance)
 
     def weighed(z):
-        return hermite(2 * order, z) * f(deviation * z)
+        if order == 0:
+            return f(deviation * z)
+        # E[He_order] = 0, and where q is small the rest of f would drown in f(0)
+        return (f(deviation * z) - f(jnp.zeros_like(deviation))) * hermite(order, z)
 
-    total = line_sums(activation, weighed, jnp.zeros_like(deviation), deviation)
-    return total / (2 * variance) ** order if order else total
+    return line_sums(activation, weighed, jnp.zeros_like(deviation), deviation)
+
+
+def _raised(f: Callable, order: int) -> Callable:
+    """The order-th derivative of an elementwise f."""
+    for _ in range(order):
+        f = functools.partial(lambda g, x: jax.jvp(g, (x,), (jnp.ones_like(x),))[1], f)
+    return f
 
 
 @_heat.defjvp
@@ -86,7 +112,7 @@ def _heat_jvp(f, activation, order, primals, tangents):
     )
 
 
-def hermite(order: int, z: Float[Array, "nodes"]) -> Float[Array, "nodes"]:
+def hermite(order: int, z: Float[Array, "*nodes"]) -> Float[Array, "*nodes"]:
     """Probabilists' Hermite polynomial He_order(z)."""
     previous, current = jnp.zeros_like(z), jnp.ones_like(z)
     for n in range(order):
@@ -119,9 +145,13 @@ def mean_square_slope(activation: Activation, variance: Scalar) -> Scalar:
     if not rough.slope_known:  # from the values of φ alone
         by_values = _heat(square, activation, 1, variance)
         return _where_trusted(by_values, square, activation, variance)
-    smooth = monomial(activation, variance, value=1, slope=1, argument=1) / variance
+    least = smooth_below(activation)
+    near = np.asarray(least or least_variance(variance.dtype), variance.dtype)
+    wide = with_value(variance, jnp.maximum(variance, near))
+    smooth = monomial(activation, wide, value=1, slope=1, argument=1) / wide
     if not rough.jumps:
-        return smooth
+        near_0 = smooth if least is None else _heat(square, activation, 1, variance)
+        return jnp.where(variance > near, smooth, near_0)
     total = smooth + _jumps_of_square(rough.jumps, variance)
     return _where_trusted(total, square, activation, variance)  # φ' = 0 tells nothing of jumps
 

@@ -26,10 +26,15 @@ from sigprop._checks import (
     check_whole_number,
     of_variances,
 )
+from sigprop._derivatives import refused, with_value
+from sigprop._loops import map_one_by_one, scan
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.architecture import Architecture
-from sigprop.gaussian import pair, resolution, single
+from sigprop.gaussian import covariances, resolution, single
+from sigprop.gaussian.limits import limits
+from sigprop.gaussian.moments import Cell
+from sigprop.gaussian.terms import most_variance, order_at_zero, slope_jumps
 from sigprop.theory.kernels_of_kinds import kernels_of_kinds
 from sigprop.theory.maps import ActivationLike, Theory
 from sigprop.theory.statuses import TheoryStatus
@@ -90,7 +95,13 @@ def kernels(
 
     Returns
     -------
-    `Kernels`, float64 when called eagerly; differentiable in every number and input.
+    `Kernels`, float64 when called eagerly; inf beyond the numbers. Without ``x2`` the diagonal is a
+    variance, and half the entries are computed.
+
+    First and second derivatives by every number and input are exact, also where inputs coincide,
+    oppose each other or vanish. Where φ' jumps, E[φ'(u) φ'(v)] is a cone where u = ±v: there the
+    first derivatives of Θ leave the cone out, as that of |x| does at 0, and the second are nan.
+    Where φ has a kink at 0 and an input vanishes (and σ_b² = 0), derivatives by it are not finite.
 
     Raises
     ------
@@ -110,8 +121,8 @@ def kernels(
     if isinstance(activation, Architecture):
         if not (depth is None and weight_var is None and bias_var is None and block == "plain"):
             raise ValueError("depth, weight_var, bias_var and block are the architecture's own")
-        inputs = _inputs(x1, x1 if x2 is None else x2)
-        nngp, ntk, status = kernels_of_kinds(activation, *inputs)
+        rows, columns = _inputs(x1, x2)
+        nngp, ntk, status = kernels_of_kinds(activation, rows, rows if columns is None else columns)
         return Kernels(nngp, ntk, status)
     if depth is None or weight_var is None or bias_var is None:
         raise ValueError("depth, weight_var and bias_var must be given beside an activation")
@@ -119,20 +130,23 @@ def kernels(
     kind = activations.get(activation)
     check_known("block", block, ("plain", "residual"))
     numbers = {"weight_var": weight_var, "bias_var": bias_var, "branch_scale": branch_scale}
+    x2 = None if x2 is x1 else x2
     for name, value in numbers.items():
         check_non_negative(name, value)
         if np.ndim(value):  # type: ignore[arg-type]
             raise ValueError(f"{name} must be a scalar, got shape {np.shape(value)}")  # type: ignore[arg-type]
-    inputs = _inputs(x1, x1 if x2 is None else x2)
+    inputs = _inputs(x1, x2)
     arguments = (*inputs, *numbers.values())
     if is_traced(arguments):
-        return _kernels(kind, depth, block == "residual", None, *ambient_arrays(*arguments))
-    return _eager(kind, depth, block == "residual", *(np.asarray(a, float) for a in arguments))
+        return _kernels(kind, depth, block == "residual", None, *_ambient(*arguments))
+    return _eager(kind, depth, block == "residual", *arguments)
 
 
 def _inputs(x1, x2):
     rows = []
     for name, x in (("x1", x1), ("x2", x2)):
+        if x is None:
+            return rows[0], None
         check_finite(name, x)
         x = x if is_traced(x) else np.asarray(x)
         if x.ndim not in (1, 2) or 0 in x.shape:
@@ -144,28 +158,25 @@ def _inputs(x1, x2):
     return rows
 
 
+def _ambient(x1, x2, *numbers):
+    given = (x1, *numbers) if x2 is None else (x1, *numbers, x2)
+    x1, *found = ambient_arrays(*given)
+    return x1, None if x2 is None else found[-1], *found[: len(numbers)]
+
+
 @exact_float64
-def _eager(kind: Activation, depth: int, skip: bool, *arrays) -> Kernels:
-    nodes = _nodes(kind, depth, skip, *arrays)
-    return jax.tree.map(np.asarray, _kernels(kind, depth, skip, nodes, *map(jnp.asarray, arrays)))
+def _eager(kind: Activation, depth: int, skip: bool, *given) -> Kernels:
+    x1, x2, *numbers = (None if a is None else jnp.asarray(np.asarray(a, float)) for a in given)
+    rows = jnp.concatenate([x for x in (x1, x2) if x is not None])
+    nodes = _nodes(kind, depth, skip, rows, *numbers)
+    return jax.tree.map(np.asarray, _kernels(kind, depth, skip, nodes, x1, x2, *numbers))
 
 
-def _nodes(kind: Activation, depth: int, skip: bool, x1, x2, weight_var, bias_var, scale):
+def _nodes(kind: Activation, depth: int, skip: bool, x, weight_var, bias_var, scale):
     """How many the largest variance on the way needs; None for panels."""
-    both = jnp.asarray(np.concatenate([x1, x2]))
-    start = weight_var * jnp.mean(both**2, axis=1) + bias_var
-    largest = float(jnp.max(_variances(kind, depth, skip, start, weight_var, bias_var, scale)))
+    numbers = weight_var, bias_var, scale
+    largest = float(jnp.max(_variances(kind, depth, skip, x, *numbers)[0]))
     return resolution.uniform_nodes(kind, largest) if np.isfinite(largest) else None
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _variances(kind, depth, skip, start, weight_var, bias_var, scale):
-    def layer(q, _):
-        square = jax.vmap(lambda v: single.mean_square(kind, v))(_positive(q))
-        after = scale**2 * weight_var * square + bias_var
-        return (q + after if skip else after), q
-
-    return jax.lax.scan(layer, start, length=depth)[1]
 
 
 # ---------------------------------------------------------------------------- the recursion
@@ -173,78 +184,152 @@ def _variances(kind, depth, skip, start, weight_var, bias_var, scale):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _kernels(kind, depth, skip, nodes, x1, x2, weight_var, bias_var, scale) -> Kernels:
-    q1, q2, apart = _first_layer(x1, x2, weight_var, bias_var)
-    cell = functools.partial(_pair, kind, depth, skip, nodes, weight_var, bias_var, scale)
-    shape = apart.shape
-    cells = [a.ravel() for a in (q1, q2, apart)]
-    nngp, ntk = jax.lax.map(lambda numbers: cell(*numbers), tuple(cells))
-    return Kernels(nngp.reshape(shape), ntk.reshape(shape))
+    """Of x1 with x2, or, with its exact diagonal and half the work, with itself if x2 is None."""
+    numbers = weight_var, bias_var, scale
+    if x2 is not None:
+        rows, columns = (a.ravel() for a in np.indices((len(x1), len(x2))))
+        found = _cells(kind, depth, skip, nodes, x1, x2, rows, columns, *numbers)
+        return jax.tree.map(lambda values: values.reshape(len(x1), len(x2)), found)
+    above, diagonal = np.triu_indices(len(x1), 1), np.arange(len(x1))
+    pairs = _cells(kind, depth, skip, nodes, x1, x1, *above, *numbers)
+    own = _diagonal(kind, depth, skip, x1, *numbers)
+
+    def matrix(pairs, own):
+        empty = jnp.zeros((len(x1), len(x1)), x1.dtype).at[diagonal, diagonal].set(own)
+        return empty.at[above].set(pairs).at[above[::-1]].set(pairs)
+
+    return jax.tree.map(matrix, pairs, own)
 
 
-def _first_layer(x1, x2, weight_var, bias_var):
-    """Variances, and 1 - c from a difference of unit vectors, so that it keeps its digits."""
-    rows = []
-    for x in (x1, x2):
-        scaled = jnp.sqrt(weight_var / x.shape[1]) * x
-        biases = jnp.broadcast_to(jnp.sqrt(bias_var), (len(x), 1)).astype(x.dtype)
-        rows.append(jnp.concatenate([scaled, biases], axis=1))
-    q1, q2 = (jnp.sum(v * v, axis=1) for v in rows)
-    units = [
-        v / jnp.sqrt(jnp.where(q > 0, q, jnp.ones_like(q)))[:, None] for v, q in zip(rows, (q1, q2))
-    ]
-    apart = jnp.sum(jnp.square(units[0][:, None] - units[1][None]), axis=-1) / 2
-    apart = jnp.minimum(apart, 2)  # rounding must not take a correlation below -1
-    both = (q1[:, None] > 0) & (q2[None] > 0)
-    # Equal inputs to the last digit: chaos would amplify what rounding puts between them.
-    same = jnp.all(x1[:, None] == x2[None], axis=-1)
-    apart = jnp.where(both & ~same, apart, jnp.zeros_like(apart))
-    q1, q2 = jnp.broadcast_arrays(q1[:, None], q2[None])
-    return q1, q2 + jax.lax.stop_gradient(jnp.where(same, q1 - q2, 0.0)), apart
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _variances(kind, depth, skip, x, weight_var, bias_var, scale):
+    """K of every input with itself, layer by layer, and E[φ²] of it; (depth, inputs)."""
+
+    def layer(q, _):
+        square = jax.vmap(functools.partial(_square, kind))(q)
+        after = scale**2 * weight_var * square + bias_var
+        return (q + after if skip else after), (q, square)
+
+    start = weight_var * jnp.mean(x * x, axis=1) + bias_var
+    return scan(layer, start, length=depth)[1]
 
 
-def _pair(kind, depth, skip, nodes, weight_var, bias_var, scale, q_a, q_b, e):
-    """K^D and Θ^D of one pair of inputs."""
+def _diagonal(kind, depth, skip, x, weight_var, bias_var, scale) -> Kernels:
+    variances, squares = _variances(kind, depth, skip, x, weight_var, bias_var, scale)
     gain = scale**2 * weight_var
 
-    def layer(state, _):
-        q_a, q_b, e, ntk = state
-        a, b = _positive(q_a), _positive(q_b)
-        slope = gain * pair.slope_product(kind, a, b, e, nodes)
-        added_a, added_b = (gain * single.mean_square(kind, q) + bias_var for q in (a, b))
-        lost = gain * _lost(kind, nodes, a, b, e)  # of the mean of both, to their covariance
-        ntk = slope * ntk + (added_a + added_b) / 2 - lost
-        if skip:
-            ntk = ntk + state[3]
-            lost = lost + (q_a + q_b) / 2 - jnp.sqrt(q_a) * jnp.sqrt(q_b) * (1 - e)
-            added_a, added_b = added_a + q_a, added_b + q_b
-        return (added_a, added_b, _apart(added_a, added_b, lost), ntk), None
+    def layer(ntk, at):
+        q, square = at
+        slope = single.gained(gain, jax.vmap(functools.partial(_slope, kind))(q))
+        return _passed(slope, ntk, skip) + gain * square + bias_var, None
 
-    first = jnp.sqrt(q_a) * jnp.sqrt(q_b) * (1 - e)
-    (q_a, q_b, e, ntk), _ = jax.lax.scan(layer, (q_a, q_b, e, first), length=depth - 1)
-    return jnp.sqrt(q_a) * jnp.sqrt(q_b) * (1 - e), ntk
+    ntk, _ = scan(layer, variances[0], (variances[:-1], squares[:-1]))
+    return Kernels(variances[-1], ntk)
 
 
-def _positive(q):
-    """``q``, or where it is 0 the least number that integrals can be taken at."""
-    return jnp.maximum(q, jnp.finfo(q.dtype).tiny)
+def _square(kind, q):
+    """E[φ²], beyond the numbers as well."""
+    most = most_variance(q.dtype)
+    square = single.mean_square(kind, with_value(q, jnp.minimum(q, most)))
+    if limits(kind).square_infinity == 0.0:
+        return square
+    return square * jnp.where(q > most, q / most, 1.0)  # φ is straight
 
 
-def _lost(kind, nodes, q_a, q_b, e):
-    """E[(φ(u) - φ(v))²]/2, without cancelling where both variances are one."""
-
-    def equal():
-        return pair.deficit(kind, q_a, e, nodes)
-
-    def unequal():
-        mean = (single.mean_square(kind, q_a) + single.mean_square(kind, q_b)) / 2
-        return mean - pair.product(kind, q_a, q_b, e, nodes)
-
-    return jax.lax.cond(q_a == q_b, equal, unequal)
+def _slope(kind, q):
+    return single.slope_square(kind, with_value(q, jnp.minimum(q, most_variance(q.dtype))))
 
 
-def _apart(q_a, q_b, lost):
-    """1 - c from (q_a + q_b)/2 - cov: √(q_a q_b) - cov = lost - (√q_a - √q_b)²/2."""
-    size = jnp.sqrt(q_a) * jnp.sqrt(q_b)
-    short = lost - jnp.square(jnp.sqrt(q_a) - jnp.sqrt(q_b)) / 2
-    moves = size > 0
-    return jnp.where(moves, jnp.clip(short / jnp.where(moves, size, 1.0), 0, 2), 0.0)
+def _passed(slope, ntk, skip):
+    """What a layer leaves of Θ, beyond the range of the dtype too."""
+    passed = jnp.where((slope == 0) & ~jnp.isfinite(ntk), 0.0, slope * ntk)
+    return ntk + passed if skip else passed
+
+
+def _cells(kind, depth, skip, nodes, x1, x2, rows, columns, *numbers) -> Kernels:
+    """Of the pairs (x1[row], x2[column])."""
+    paths = [_variances(kind, depth, skip, x, *numbers) for x in (x1, x2)]
+
+    def cell(place):
+        row, column = place
+        along = [[a[:, i] for a in path] for path, i in zip(paths, place)]
+        return _pair(kind, skip, nodes, x1[row], x2[column], *along, *numbers)
+
+    return map_one_by_one(cell, (jnp.asarray(rows), jnp.asarray(columns)))
+
+
+def _pair(kind, skip, nodes, x_a, x_b, along_a, along_b, weight_var, bias_var, scale) -> Kernels:
+    """K^D and Θ^D of one pair of inputs, whose variances and E[φ²] along the layers are known."""
+    gain = scale**2 * weight_var
+    same = jnp.all(x_a == x_b)
+    alike = same | jnp.all(x_a == -x_b)  # to the last digit, whatever the compiler made of both
+    along_b = [with_value(b, jnp.where(alike, a, b)) for a, b in zip(along_a, along_b)]
+    first = _first_layer(kind, x_a, x_b, along_a[0][0], along_b[0][0], weight_var, bias_var)
+    bias = covariances.constant(bias_var)
+
+    def layer(cell, at):
+        branch = covariances.through(kind, cell, at[:2], nodes)
+        added = covariances.total(covariances.scaled(gain, branch), bias)
+        following = covariances.total(added, cell) if skip else added
+        following = following._replace(a=at[2], b=at[3])
+        value = covariances.covariance_value(following)
+        following = following._replace(covariance=with_value(following.covariance, value))
+        return following, (cell, added.covariance)
+
+    def tangents(ntk, at):
+        cell, added = at
+        slope = single.gained(gain, covariances.slope(kind, cell, nodes))
+        return _passed(slope, ntk, skip) + added, None
+
+    (q_a, square_a), (q_b, square_b) = along_a, along_b
+    last, cells = scan(layer, first, (square_a[:-1], square_b[:-1], q_a[1:], q_b[1:]))
+    # In a loop of its own: Θ has fewer derivatives than K where φ has a kink.
+    start = first.covariance
+    if slope_jumps(kind):  # a bias turns inputs on one line by √σ_b² or σ_b², and Θ by the angle
+        on_a_line = (bias_var == 0) & (first.apart * first.together == 0) & ~same
+        start = start + (refused(bias_var, on_a_line, 1) - bias_var)
+    ntk, _ = scan(tangents, start, cells)
+    return Kernels(last.covariance, ntk)
+
+
+def _first_layer(kind, x_a, x_b, q_a, q_b, weight_var, bias_var) -> Cell:
+    """K¹ of a pair.
+
+    At a vanishing input, where φ has a kink at 0, the kernels have no derivative: they are refused
+    there, and only there, for derivatives by anything else do not see the kink.
+    """
+    gone_a, gone_b = q_a == 0, q_b == 0
+    apart, together = _angle(*map(jax.lax.stop_gradient, (x_a, x_b, weight_var, bias_var)))
+    order = order_at_zero(kind)
+    if order is not None and order < 3:
+        fixed_a, fixed_b = jax.lax.stop_gradient((x_a, x_b))
+        x_a, x_b = (
+            refused(jnp.where(gone_b, fixed_a, x_a), gone_a, max(order, 1)),
+            refused(jnp.where(gone_a, fixed_b, x_b), gone_b, max(order, 1)),
+        )
+        bias_var = refused(bias_var, gone_a | gone_b, 1)
+    covariance = weight_var * jnp.mean(x_a * x_b) + bias_var
+    one = jnp.ones_like(apart)
+    apart, together = (jnp.where(gone_a | gone_b, one, angle) for angle in (apart, together))
+    cell = Cell(q_a, q_b, covariance, apart, together)
+    return cell._replace(covariance=with_value(covariance, covariances.covariance_value(cell)))
+
+
+def _angle(x_a, x_b, weight_var, bias_var):
+    """1 - c and 1 + c of two inputs, from what is left of one beside the direction of the other.
+
+    The difference of two inputs that nearly coincide is exact; that of their lengths is not.
+    """
+    scale, bias = jnp.sqrt(weight_var / x_a.size), jnp.sqrt(bias_var)
+    sign = jnp.where(weight_var * jnp.mean(x_a * x_b) + bias_var < 0, -1.0, 1.0).astype(x_a.dtype)
+    a, b = (jnp.append(scale * x, bias) for x in (x_a, x_b))
+    step = jnp.append(scale * (sign * x_b - x_a), (sign - 1) * bias)
+    along = jnp.sum(step * a) / _nonzero(jnp.sum(a * a))
+    square = jnp.sum(jnp.square(step - along * a)) / _nonzero(jnp.sum(b * b))
+    square = jnp.minimum(square, 1)
+    own = square / (1 + jnp.sqrt(1 - square))
+    return jnp.where(sign > 0, own, 2 - own), jnp.where(sign > 0, 2 - own, own)
+
+
+def _nonzero(x):
+    return jnp.where(x == 0, 1.0, x)

@@ -4,6 +4,8 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
@@ -117,6 +119,88 @@ def test_under_jit_and_grad():
     step = 1e-5
     slope = (corner(1.3 + step) - corner(1.3 - step)) / (2 * step)
     np.testing.assert_allclose(jax.grad(corner)(1.3), slope, rtol=1e-3)
+
+
+@pytest.mark.parametrize("depth", [30, 100])
+def test_equal_and_opposite_inputs_stay_so_in_chaos(depth):
+    """One variance, whatever the depth: rounding has nothing to amplify."""
+    x = np.random.default_rng(0).standard_normal((1, 100))
+    at = {"depth": depth, "weight_var": 64.0, "bias_var": 0.0}
+    own = theory.kernels("tanh", x, **at)
+    np.testing.assert_allclose(own.nngp, 57.3018645889576, rtol=1e-14)
+    start = theory.input_variance(np.mean(x**2), weight_var=64.0, bias_var=0.0)
+    path = theory.propagate("tanh", variance0=start, **at)
+    ntk = path.variance[0]
+    for layer in range(1, depth):
+        ntk = path.variance[layer] + path.chi[layer - 1] * ntk
+    np.testing.assert_allclose(own.ntk.item(), ntk, rtol=1e-11)
+    both = theory.kernels("tanh", x, np.concatenate([x, -x]), **at)
+    for kernel, known in ((both.nngp, own.nngp), (both.ntk, own.ntk)):
+        # Two rules of quadrature, whose 1e-13 add up over the layers.
+        np.testing.assert_allclose(kernel[0, 0], known[0, 0], rtol=1e-12 * depth)
+        np.testing.assert_allclose(kernel[0, 1], -kernel[0, 0], rtol=1e-12)
+    twice = theory.kernels("tanh", np.concatenate([x, x]), **at)
+    np.testing.assert_array_equal(twice.nngp, twice.nngp[0, 0])
+
+
+def test_equal_inputs_found_when_run_stay_equal():
+    """Under jit nothing is known of the inputs when it is compiled."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 100)), jnp.float32)
+
+    @jax.jit
+    def entry(a, b):
+        return theory.kernels("erf", a, b, depth=100, weight_var=64.0, bias_var=0.0).nngp[0, 0]
+
+    np.testing.assert_allclose(entry(x, x), entry(x[:, ::-1], x[:, ::-1]), rtol=1e-5)
+    np.testing.assert_allclose(entry(x, -x), -entry(x, x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("turned", [0.0, 1.0])
+def test_inputs_that_nearly_coincide_part_at_the_rate_of_the_map(turned):
+    """erf in 40 digits, from inputs 1e-8 apart, along one another or not."""
+    weight_var, bias_var, depth = 20.0, 0.3, 11
+    x = np.asarray([[1.0, 2.0], [1.0 + 1e-8, 2.0 + (2 - 3 * turned) * 1e-8]])
+    found = theory.kernels("erf", x, depth=depth, weight_var=weight_var, bias_var=bias_var)
+    with mpmath.workdps(40):
+        rows = [[mpmath.mpf(float(v)) for v in row] for row in x]
+        k = {
+            (i, j): weight_var * mpmath.fdot(rows[i], rows[j]) / 2 + bias_var
+            for i, j in ((0, 0), (0, 1), (1, 1))
+        }
+        for _ in range(depth - 1):
+            size = {i: 1 + 2 * k[i, i] for i in (0, 1)}
+            k = {
+                (i, j): weight_var
+                * 2
+                / mpmath.pi
+                * mpmath.asin(2 * v / mpmath.sqrt(size[i] * size[j]))
+                + bias_var
+                for (i, j), v in k.items()
+            }
+        parted = float(1 - k[0, 1] / mpmath.sqrt(k[0, 0] * k[1, 1]))
+    assert parted > 1e-6
+    size = np.sqrt(found.nngp[0, 0] * found.nngp[1, 1])
+    np.testing.assert_allclose(1 - found.nngp[0, 1] / size, parted, rtol=1e-6, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("activation", "weight_var", "block"),
+    [
+        ("relu", 1e60, "plain"),
+        ("linear", 1e60, "plain"),
+        ("gelu", 1e60, "residual"),
+        ("tanh", 1e60, "plain"),
+    ],
+)
+def test_what_lies_beyond_the_numbers_is_infinite(activation, weight_var, block):
+    x = np.asarray([[1.0, 2.0], [2.0, -1.0], [-1.0, -2.0], [0.0, 0.0]])
+    found = theory.kernels(
+        activation, x, depth=12, weight_var=weight_var, bias_var=0.0, block=block
+    )
+    assert np.isinf(found.ntk[0, 0])
+    assert activation == "tanh" or np.isinf(found.nngp[0, 0])
+    assert not np.isnan(found.nngp).any()
+    assert not np.isnan(found.ntk).any()
 
 
 @pytest.mark.parametrize(
