@@ -18,8 +18,8 @@ from sigprop.activations import Activation
 from sigprop.gaussian import pair, price
 from sigprop.gaussian.closed_forms import closed_form
 from sigprop.gaussian.moments import Cell, smoothed, split
-from sigprop.gaussian.single import mean_square
-from sigprop.gaussian.terms import least_variance, most_variance
+from sigprop.gaussian.single import mean_square, slope_square
+from sigprop.gaussian.terms import least_variance, most_variance, odd
 from sigprop.gaussian.windows import shared_sums
 
 __all__ = ["constant", "covariance_value", "scaled", "slope", "through", "total"]
@@ -68,8 +68,16 @@ def through(
 
 
 def slope(activation: Activation, cell: Cell, nodes: int | None = None) -> Scalar:
-    """E[φ'(u) φ'(v)]."""
-    return price.slope_product(activation, _seen(cell), nodes)
+    """E[φ'(u) φ'(v)]; where u = v the very number that E[φ'²] of one is."""
+    seen = _seen(cell)
+    found = price.slope_product(activation, seen, nodes)
+    one = cell.apart == 0
+    if odd(activation):
+        one = one | (cell.together == 0)
+    fixed = jax.lax.stop_gradient(seen.a)
+    return with_value(
+        found, jnp.where(one & (cell.a == cell.b), slope_square(activation, fixed), found)
+    )
 
 
 def _seen(cell: Cell) -> Cell:
@@ -103,6 +111,17 @@ def covariance_value(cell: Cell) -> Scalar:
 
 def _angles(activation: Activation, cell: Cell, squares, nodes):
     """1 - c and 1 + c of φ(u) and φ(v)."""
+    if not odd(activation):
+        return _angles_as_given(activation, cell, squares, nodes)
+    # φ(-v) = -φ(v): of the two that are nearer to one another.
+    turned = cell.apart > cell.together
+    near, far = jnp.minimum(cell.apart, cell.together), jnp.maximum(cell.apart, cell.together)
+    nearer = cell._replace(apart=near, together=far)
+    near, far = _angles_as_given(activation, nearer, squares, nodes)
+    return jnp.where(turned, far, near), jnp.where(turned, near, far)
+
+
+def _angles_as_given(activation: Activation, cell: Cell, squares, nodes):
     own = jnp.minimum(cell.apart, cell.together)
     seen = _seen(cell)
     size_a, size_b = (jnp.where(square > 0, square, 1.0) for square in squares)

@@ -24,6 +24,7 @@ __all__ = [
     "euler",
     "least_variance",
     "most_variance",
+    "odd",
     "order_at_zero",
     "regular",
     "rough",
@@ -97,6 +98,16 @@ def rough(activation: Activation) -> bool:
     """Whether φ jumps, is endlessly steep or has kinks without number: no terms of its own then."""
     places = activation.rough
     return bool(places.jumps or places.steep) or len(activation.kinks) > _MOST_KINKS
+
+
+@functools.lru_cache(maxsize=512)
+@exact_float64
+def odd(activation: Activation) -> bool:
+    """Whether φ(-x) = -φ(x)."""
+    x = 2.0 ** np.linspace(-20, 13, 2000)
+    with np.errstate(all="ignore"):
+        right, left = (np.asarray(activation.fn(jnp.asarray(s * x))) for s in (1, -1))
+        return bool(np.all(np.abs(left + right) <= 1e-15 * np.abs(right)))
 
 
 def smooth_below(activation: Activation) -> float | None:

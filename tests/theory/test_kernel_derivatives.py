@@ -218,8 +218,9 @@ def _along(name, block):
     def value(p, t):
         return _entries(name, 2, block, p + t * DIRECTION)
 
-    first = jax.jacrev(value, argnums=1)
-    return [jax.jit(f) for f in (value, first, jax.jacfwd(first, argnums=1))]
+    first = jax.jacfwd(value, argnums=1)
+    second = jax.jacfwd(jax.jacrev(value, argnums=1), argnums=1)
+    return [jax.jit(f) for f in (value, first, second)]
 
 
 def _central(values, step):
@@ -234,11 +235,20 @@ def test_derivatives_along_a_line(name, float64):
     )
     for where, (point, step) in LINES.items():
         p = jnp.asarray(point)
+        if name in BENT and where == "1e-8 apart":
+            step = 2e-10  # within the distance of the two
         around = [k * step for k in (-2, -1, 1, 2)]
         expected = _central([np.asarray(value(p, t)) for t in around], step)
-        # Two inputs that part and a kink: a cone, of which both sides are met.
+        if name in BENT and where in ("equal", "opposite, no bias", "one zero, no bias"):
+            # A bend at the very place, of which both sides are met: errs linearly in the step.
+            nearer = _central([np.asarray(value(p, t / 10)) for t in around], step / 10)
+            expected = (10 * nearer - expected) / 9
         noise = 1e-7 + 1e-14 / step
-        np.testing.assert_allclose(first(p, 0.0), expected, rtol=noise, atol=noise, err_msg=where)
+        found = np.asarray(first(p, 0.0))
+        if name == "selu" and where == "one zero, no bias":  # its slope jumps at 0
+            assert not np.isfinite(found[[1, 3]]).any()
+            found, expected = found[[0, 2]], expected[[0, 2]]
+        np.testing.assert_allclose(found, expected, rtol=noise, atol=noise, err_msg=where)
         if name in SMOOTH:
             expected = _central([np.asarray(first(p, t)) for t in around], step)
             found = second(p, 0.0)
