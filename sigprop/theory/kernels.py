@@ -121,6 +121,8 @@ def kernels(
     if isinstance(activation, Architecture):
         if not (depth is None and weight_var is None and bias_var is None and block == "plain"):
             raise ValueError("depth, weight_var, bias_var and block are the architecture's own")
+        if activation.layer is None and activation.norm is None and not activation.grid_shape:
+            return _of_usual_layers(activation, x1, x2)
         rows, columns = _inputs(x1, x2)
         nngp, ntk, status = kernels_of_kinds(activation, rows, rows if columns is None else columns)
         return Kernels(nngp, ntk, status)
@@ -140,6 +142,14 @@ def kernels(
     if is_traced(arguments):
         return _kernels(kind, depth, block == "residual", None, *_ambient(*arguments))
     return _eager(kind, depth, block == "residual", *arguments)
+
+
+def _of_usual_layers(net: Architecture, x1, x2) -> Kernels:
+    """By the recursion below, whose derivatives hold where inputs coincide."""
+    numbers = {"depth": net.depth, "weight_var": net.weight_var, "bias_var": net.bias_var}
+    if net.block == "residual":
+        numbers |= {"block": "residual", "branch_scale": net.branch_scale}
+    return kernels(net.activation, x1, x2, **numbers)
 
 
 def _inputs(x1, x2):

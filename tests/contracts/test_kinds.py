@@ -16,6 +16,7 @@ from sigprop import activations, kinds, theory
 from sigprop.architecture import Architecture
 from sigprop.gaussian import single
 from sigprop.kinds.kind import bound
+from sigprop.theory.kernels_of_kinds import kernels_of_kinds
 from tests.networks import blocks
 from tests.networks.blocks import BLOCKS, architecture
 
@@ -309,10 +310,14 @@ def test_kernels_of_kinds_are_those_written_by_hand(activation, block):
     x[2] = 1.7 * x[1]
     numbers = {"depth": 4, "weight_var": 1.7, "bias_var": 0.3}
     known = theory.kernels(activation, x, **numbers, **block)
-    found = theory.kernels(Architecture(width=8, activation=activation, **numbers, **block), x)
-    assert found.status == theory.TheoryStatus.OK
-    np.testing.assert_allclose(found.nngp, known.nngp, rtol=1e-12)
-    np.testing.assert_allclose(found.ntk, known.ntk, rtol=1e-9)
+    net = Architecture(width=8, activation=activation, **numbers, **block)
+    nngp, ntk, status = kernels_of_kinds(net, x, x)
+    assert status == theory.TheoryStatus.OK
+    np.testing.assert_allclose(nngp, known.nngp, rtol=1e-12)
+    np.testing.assert_allclose(ntk, known.ntk, rtol=1e-9)
+    found = theory.kernels(net, x)
+    np.testing.assert_array_equal(found.nngp, known.nngp)
+    np.testing.assert_array_equal(found.ntk, known.ntk)
 
 
 def test_kernels_of_a_normalised_linear_network_by_hand():
