@@ -123,8 +123,6 @@ def pytest_collection_modifyitems(config, items):
         marker = item.get_closest_marker("every_run")
         if marker and not {item.callspec.id, *item.callspec.id.split("-")} & set(marker.args):
             item.add_marker("slow")
-        if item.get_closest_marker("exhaustive"):
-            item.add_marker("slow")
         if not item.get_closest_marker("slow"):
             item.add_marker("fast")
 

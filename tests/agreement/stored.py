@@ -2,7 +2,7 @@
 
 A test module's measurements stand in ``tests/reference/measured``, each with a digest of the
 sources it depends on: the rooms named and the test module itself, comments and docstrings left out.
-Where the digest differs they are measured anew and kept, and so they are in the exhaustive run.
+Where the digest differs they are measured anew and kept, and so they are in the slow run.
 """
 
 import ast
@@ -22,7 +22,7 @@ __all__ = ["MEASURE_ANEW", "measured_once"]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tests" / "reference" / "measured"
 MEASURE_ANEW = "SIGPROP_MEASURE_ANEW"
-"""The environment's variable by which the exhaustive run asks for it."""
+"""The environment's variable by which the slow run asks for it."""
 
 NETWORKS = ("activations", "architecture", "kinds", "networks")
 _SIZED = "structure"

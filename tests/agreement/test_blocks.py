@@ -91,13 +91,13 @@ def _all(pairs: list, field: str, error: float = 0.0) -> tuple[np.ndarray, np.nd
     return deviation, stderr
 
 
-def _exhaustive(*values):
+def _slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
     ("block", "activation"),
-    [pair if pair in EVERY_RUN else _exhaustive(*pair) for pair in PAIRS],
+    [pair if pair in EVERY_RUN else _slow(*pair) for pair in PAIRS],
 )
 def test_every_block_with_every_activation(block, activation):
     for field in FIELDS:
@@ -118,14 +118,14 @@ def _agrees(pairs: list, field: str, error: float = 0.0) -> bool:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("pairs", [EVERY_RUN, _exhaustive(PAIRS)], ids=len)
+@pytest.mark.parametrize("pairs", [EVERY_RUN, _slow(PAIRS)], ids=len)
 def test_pairs_together(field, pairs):
     assert _agrees(pairs, field)
 
 
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("sign", [-1, 1])
-@pytest.mark.parametrize(("pairs", "error"), [(EVERY_RUN, 0.05), _exhaustive(PAIRS, 0.03)])
+@pytest.mark.parametrize(("pairs", "error"), [(EVERY_RUN, 0.05), _slow(PAIRS, 0.03)])
 def test_a_few_per_cent_would_be_seen(field, sign, pairs, error):
     assert not _agrees(pairs, field, sign * error)
 

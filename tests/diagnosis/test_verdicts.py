@@ -9,7 +9,7 @@ import sigprop
 from tests.diagnosis import cases
 from tests.diagnosis.cases import truth
 
-# One of every kind, of those the quickest; the others are for the exhaustive run.
+# One of every kind, of those the quickest; the others are for the slow run.
 EVERY_RUN = (
     "selu mlp, dict, x0.3",
     "scanned mlp, x3",

@@ -122,7 +122,7 @@ TABLE: dict[str, Scalar] = {
 }
 
 # Of tests over the whole table that take long, those that go through different code: closed forms,
-# kinks, quadrature, a mean that is not zero. The rest is for the exhaustive run.
+# kinks, quadrature, a mean that is not zero. The rest is for the slow run.
 EVERY_RUN = ("tanh", "relu", "gelu", "hard_tanh", "selu", "sigmoid")
 
 _REACH = 12.0  # standard deviations; the Gaussian beyond weighs 4e-33
