@@ -207,7 +207,7 @@ def deficit_and_slope(
         def changes(y):
             phi, derivative = activation.value_and_derivative(centre + s * y)
             change = phi - activation.fn(centre)
-            if activation.rough.jumps:  # by Stein: φ' as given lacks them
+            if activation.infinite_slope:  # by Stein: φ' as given lacks jumps, and is inf at a node
                 derivative = y * change / s
             return jnp.stack([change * change, change, derivative])
 

@@ -69,10 +69,12 @@ def _newton(function, low, high, start, tolerance):
         value, slope = function(t)
         a, b = jnp.where(value > 0, t, a), jnp.where(value > 0, b, t)
         newton = t - value / slope
-        inside = (newton > a) & (newton < b)
+        # An infinite slope has told nothing: such a step stands still wherever it is.
+        inside = (newton > a) & (newton < b) & jnp.isfinite(slope)
         # Convex ψ: a step that leaves the bracket at the top means the root is the end itself.
         middle = jnp.where(a < b / 100, jnp.sqrt(a * b), (a + b) / 2)
-        following = jnp.where(inside, newton, jnp.where(newton >= b, b, middle))
+        beyond = (newton >= b) & jnp.isfinite(slope)
+        following = jnp.where(inside, newton, jnp.where(beyond, b, middle))
         following = jnp.where(value == 0, t, following)
         # Only a Newton step bounds the error that is left; others end by standing still.
         settled = inside | (following == t)

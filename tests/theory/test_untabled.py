@@ -78,7 +78,7 @@ def test_the_correlation_map_itself_says_so(case):
     found = theory.fixed_point(fn, **numbers)
     assert np.isinf(found.chi_1)
     path = theory.propagate(
-        fn, depth=40, variance0=float(found.variance), correlation0=1 - 1e-6, **numbers
+        fn, depth=80, variance0=float(found.variance), correlation0=1 - 1e-6, **numbers
     )
     assert np.all(np.isinf(path.chi))
     np.testing.assert_allclose(path.one_minus_correlation[-1], found.one_minus_correlation, 1e-5)
