@@ -2,8 +2,10 @@
 
 import ast
 import doctest
+import importlib
 import inspect
 import pathlib
+import pkgutil
 import re
 import shlex
 import sys
@@ -157,3 +159,11 @@ def test_the_calls_that_answer_questions_can_be_made(call):
 def test_every_room_has_a_page_of_its_public_names():
     for room in sorted(set(sigprop.__all__) & {p.stem for p in (ROOT / "sigprop").iterdir()}):
         assert f"::: sigprop.{room}\n" in (ROOT / "docs" / "reference" / f"{room}.md").read_text()
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
+    """Where a function and its module share a name, a reference page shows the module's."""
+    for room in (p for p in (ROOT / "sigprop").iterdir() if (p / "__init__.py").exists()):
+        module = importlib.import_module(f"sigprop.{room.name}")
+        functions = {name for name in module.__all__ if callable(getattr(module, name))}
+        assert not functions & {found.name for found in pkgutil.iter_modules(module.__path__)}

@@ -10,8 +10,8 @@ from sigprop.jacobian.extremes import (
     ExtremeStatus,
     extreme_singular_values,
 )
+from sigprop.jacobian.lanczos_density import SpectralDensity, spectral_density
 from sigprop.jacobian.layered import Dense, Layers, Scanned
-from sigprop.jacobian.moments import Moments, moments
 from sigprop.jacobian.networks import hidden_layers
 from sigprop.jacobian.partial_norms import log_partial_norms
 from sigprop.jacobian.products import (
@@ -28,7 +28,7 @@ from sigprop.jacobian.spans import (
     span_jacobians,
     spectra,
 )
-from sigprop.jacobian.spectral_density import SpectralDensity, spectral_density
+from sigprop.jacobian.trace_moments import Moments, moments
 
 __all__ = [
     "Dense",

@@ -5,7 +5,6 @@
 """
 
 from sigprop.kinds.batch_norm import BatchNorm
-from sigprop.kinds.compose import Composition, compose
 from sigprop.kinds.dense import Bias, Dense
 from sigprop.kinds.dropout import Dropout
 from sigprop.kinds.gauss import Gauss
@@ -15,6 +14,7 @@ from sigprop.kinds.pointwise import Pointwise
 from sigprop.kinds.sequence import Sequence
 from sigprop.kinds.skip import Skip
 from sigprop.kinds.state import NoTheory, State
+from sigprop.kinds.usual import Composition, compose
 from sigprop.kinds.weight_norm import WeightNorm
 
 __all__ = [

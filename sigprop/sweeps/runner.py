@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sigprop.sweeps import engines, folders, inspection, layout, loop, sizing
+from sigprop.sweeps import engines, folders, inspection, layout, loop, provenance, sizing
 from sigprop.sweeps.grid import Grid, checked_grid
 from sigprop.sweeps.identity import identity_of
 from sigprop.sweeps.in_memory import InMemory
@@ -216,6 +216,7 @@ def _work(
 ) -> None:
     """Compute what is missing of the claimed store, and mark it complete if nothing is left."""
     plan = place.plan()
+    _tell_of_other_code(place, plan)
     _mend(place, plan, study)
     missing = inspection.missing(place, plan)
     todo = _pieces(plan, (i for i in missing if shard is None or shard.has(i)))
@@ -236,6 +237,17 @@ def _work(
             shutil.rmtree(place.path, ignore_errors=True)  # nothing came of it
     if plan.refined or not inspection.missing(place, plan):
         place.finish(plan)
+
+
+def _tell_of_other_code(place: Store, plan: Plan) -> None:
+    """A word if the code or its packages are not those that the sweep began with."""
+    now = {"git_commit": provenance.git_commit(), "package_versions": provenance.package_versions()}
+    changed = [name.replace("_", " ") for name, value in now.items() if plan.attrs[name] != value]
+    if changed:
+        loop.say(
+            f"store {place.path} was begun with another {' and other '.join(changed)}: chunks "
+            "computed now may differ from those before in more than they should"
+        )
 
 
 def _raise_for(failed: loop.Failed, plan: Plan, kept: int, advice: str) -> None:

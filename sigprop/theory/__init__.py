@@ -13,8 +13,8 @@ from sigprop.theory.critical_lines import (
 from sigprop.theory.equilibrium import FixedPoint, fixed_point
 from sigprop.theory.finite_width import LogGradientVariance, log_gradient_variance
 from sigprop.theory.growth_laws import GrowthKind, GrowthLaw, growth_law
-from sigprop.theory.kernel_conditioning import KernelConditioning, kernel_conditioning
-from sigprop.theory.kernels import Kernels, kernels
+from sigprop.theory.kernel_condition_number import KernelConditioning, kernel_conditioning
+from sigprop.theory.kernel_recursion import Kernels, kernels
 from sigprop.theory.lyapunov import lyapunov_exponents
 from sigprop.theory.maps import (
     chi,

@@ -245,7 +245,7 @@ MODEL = affine(0)
     ("model", "loss", "message"),
     [
         (MODEL, lambda m, x: m(x), r"must return one real number, got float32\[6, 5\]"),
-        (MODEL, lambda m, x: (jnp.sum(m(x)), 1), "must return one real number, got tuple"),
+        (MODEL, lambda m, x: {"loss": jnp.sum(m(x))}, "must return one real number, got dict"),
         (MODEL, lambda m, x: jnp.argmax(m(x)), r"must return one real number, got int32\[\]"),
         (MODEL, lambda m, x: jnp.sum(m(x[:, :2])), "could not be computed: TypeError: dot_general"),
         (MODEL, lambda m, x: jnp.sum(x), "must depend on the model it is given"),

@@ -284,3 +284,13 @@ def test_a_flipped_bit_is_never_read_as_a_number(toy, tmp_path, file):
                 np.testing.assert_array_equal(plain["path"].load(), before["path"])
         except RuntimeError:  # refused
             pass
+
+
+def test_a_sweep_resumed_by_other_code_says_so(toy, tmp_path, monkeypatch, capsys):
+    store = tmp_path / "toy.zarr"
+    options = {"store": store, "chunk_cells": 3, "progress": False}
+    sweeps.run(toy["ToyStudy"](), toy["GRID"], shard="1/3", **options)
+    assert "was begun with" not in capsys.readouterr().err
+    monkeypatch.setattr("sigprop.sweeps.provenance.git_commit", lambda: "another")
+    sweeps.run(toy["ToyStudy"](), toy["GRID"], **options)
+    assert "was begun with another git commit: chunks" in capsys.readouterr().err
