@@ -91,7 +91,7 @@ NAN = np.where(np.arange(40).reshape(2, 20) == 7, np.nan, 1.0)
 BAD = [
     ({"inputs": np.ones(5)}, r"inputs must have shape .* got shape \(5,\)"),
     ({"inputs": np.ones((2, 0))}, r"got shape \(2, 0\)"),
-    ({"inputs": np.ones((3, 2, 5))}, r"with seeds=1, got shape \(3, 2, 5\)"),
+    ({"inputs": np.ones((3, 2, 5)), "seeds": 1}, r"with seeds=1, got shape \(3, 2, 5\)"),
     ({"inputs": NAN}, r"inputs must be finite, got nan at index \(0, 7\)"),
     ({"seeds": 0}, "seeds must be an integer >= 1, got 0"),
     ({"draws": "none"}, "draws must be one of 'shared', 'independent', got 'none'"),
