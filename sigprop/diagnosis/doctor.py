@@ -73,7 +73,7 @@ def diagnose(
     >>> found.verdict, found.gradient_rate < -0.3
     ('vanishing', True)
     >>> print(found.suggestion[:28])
-    weight variance 0.97 -> 2.00
+    weight variance 1.01 -> 2.00
     """
     if apply is not None:
         loss = _of_function(loss, apply)

@@ -83,8 +83,9 @@ def extrapolated(
 
     Examples
     --------
-    >>> extrapolated((64, 32), (1.5, 2.0), (0.3, 0.8))
-    (1.0, 1.0)
+    >>> of = np.asarray
+    >>> extrapolated((64, 32), (of([1.5]), of([2.0])), (of([0.3]), of([0.8])))
+    (array([1.]), array([1.]))
     """
     wide, narrow = widths
     weights = wide / (wide - narrow), narrow / (wide - narrow)
