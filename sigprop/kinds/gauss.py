@@ -4,7 +4,6 @@ No kind integrates by itself. Near c = 1 and at kinks what two points lack is an
 own (`gaussian.pair.deficit`), where E[φ²] - E[φ φ̂] would have lost its digits.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,9 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from sigprop import activations
+from sigprop._derivatives import with_value
 from sigprop._loops import map_one_by_one
 from sigprop.activations import Activation
-from sigprop.gaussian import normalised_batch, pair, single
+from sigprop.gaussian import covariances, normalised_batch, pair, single
 from sigprop.gaussian.limits import limits
 from sigprop.kinds.state import Lacking, State
 
@@ -64,16 +64,22 @@ class Gauss:
             return normalised(activation, state)
         state.demand("gaussian", "what an activation does")
         inside = jnp.clip(state.variance, _LEAST, _MOST)
+        stretch = _stretch(activation, state.variance, inside)
+        square = cellwise(lambda q: self._squares(activation, q)[0], inside) * stretch
+        if not state.uniform:
+            return self._of_unequal(activation, state, square)
         bounded = replace(state, variance=inside)
-        square = cellwise(lambda q: self._squares(activation, q)[0], inside)
-        square = square * _stretch(activation, state.variance, inside)
-        cross = self._lack(activation, state, bounded, square, "cross")
-        lacking = Lacking(
-            own=self._own(activation, state, bounded, square),
-            cross=cross,
-            copies=self._copies(activation, bounded, cross),
-        )
+        cross = self._deficit(activation, inside[None], state.cross) * stretch[None]
+        copies = self._copies(activation, bounded, cross)
+        lacking = Lacking(jnp.zeros_like(state.own), cross, copies)
         return state.becoming(square, lacking, law="any", fresh=False)
+
+    def _of_unequal(self, activation: Activation, state: State, square: Array) -> State:
+        """Of points of different variance: by variances and covariance, as kernels go."""
+        after = replace(state, variance=square, law="any", fresh=False)
+        after = replace(after, own=self._apart(activation, state, after, "own"))
+        after = replace(after, cross=self._apart(activation, state, after, "cross"))
+        return replace(after, copies=self._copies(activation, state, after.lacking().cross))
 
     def mixed(self, state: State, weight_var) -> State:
         """Behind drawn weights: Gaussian, and uncorrelated with all that came before."""
@@ -92,27 +98,21 @@ class Gauss:
         """With drawn biases added, which all inputs and places have in common."""
         return state.shifted(bias_var)
 
-    def _own(self, activation, state: State, bounded: State, square) -> Array:
-        if state.places == 1:  # a point does not differ from itself
-            return jnp.zeros_like(state.own)
-        found = self._lack(activation, state, bounded, square, "own")
-        return jnp.where(jnp.eye(state.places, dtype=bool), jnp.zeros_like(found), found)
-
-    def _lack(self, activation, state: State, bounded: State, square, which: str) -> Array:
-        """What points lack behind φ, however small or large their variances are."""
+    def _apart(self, activation: Activation, state: State, after: State, which: str) -> Array:
+        """1 - c of φ(z) and φ(ẑ), whose variances are those of ``after``."""
         apart = getattr(state, which)
-        if state.uniform:
-            lacking = self._deficit(activation, bounded.variance[None], apart)
-            return lacking * _stretch(activation, state.variance, bounded.variance)[None]
-        stretch = replace(
-            state, variance=_stretch(activation, state.variance, bounded.variance)
-        ).sizes(which)
-        first, last = replace(state, variance=square).ends(which)
-        means = (first + last) / 2
-        return cellwise(
-            lambda a, b, e, mean, factor: self._unequal(activation, a, b, e, mean, factor),
-            *bounded.ends(which), apart, means, stretch,
-        )  # fmt: skip
+        if which == "own" and state.places == 1:  # a point does not differ from itself
+            return jnp.zeros_like(apart)
+        nodes = dict(self.nodes).get(activation)
+
+        def one(a, b, e, *squares):
+            found = covariances.through(activation, _cell(a, b, e), squares, nodes)
+            root = jnp.sqrt(squares[0]) * jnp.sqrt(squares[1])
+            moves = (root > 0) & jnp.isfinite(root)
+            kept = 1 - found.covariance / jnp.where(moves, root, 1.0)
+            return jnp.where(moves, with_value(kept, found.apart), e)
+
+        return cellwise(one, *state.ends(which), apart, *after.ends(which))
 
     def _squares(self, activation, q):
         return single.squares(activation, q, dict(self.nodes).get(activation))
@@ -120,15 +120,6 @@ class Gauss:
     def _deficit(self, activation, q, e) -> Array:
         nodes = dict(self.nodes).get(activation)
         return cellwise(lambda q, e: pair.deficit(activation, q, e, nodes), q, e)
-
-    def _unequal(self, activation, a, b, e, mean, stretch):
-        """Without cancelling where both variances are one."""
-        nodes = dict(self.nodes).get(activation)
-        return jax.lax.cond(
-            a == b,
-            lambda: pair.deficit(activation, a, e, nodes) * stretch,
-            lambda: mean - pair.product(activation, a, b, e, nodes) * stretch,
-        )
 
     def _copies(self, activation, bounded: State, cross: Array) -> Array:
         """E[φ'(z) φ'(ẑ)] times a change of what they lack (Price)."""
@@ -147,20 +138,20 @@ class Gauss:
 
     def _slopes(self, activation, bounded: State) -> Array:
         """E[φ'(z) φ'(ẑ)] between all places of an input and its copy, or of two inputs."""
-
-        def at_one(q):
-            return self._squares(activation, q)[1]
-
-        def between(a, b, e):
-            nodes = dict(self.nodes).get(activation)
-            product = functools.partial(pair.slope_product, activation, nodes=nodes)
-            one = (e == 0) & (a == b)
-            return jax.lax.cond(one, lambda: at_one(a), lambda: product(a, b, e))
-
+        nodes = dict(self.nodes).get(activation)
         a, b = bounded.ends("copies")
         if bounded.uniform:
-            return cellwise(at_one, a)
-        return cellwise(between, a, b, bounded.own if bounded.alike else bounded.cross)
+            return cellwise(lambda q: self._squares(activation, q)[1], a)
+        apart = bounded.own if bounded.alike else bounded.cross
+        return cellwise(
+            lambda a, b, e: covariances.slope(activation, _cell(a, b, e), nodes), a, b, apart
+        )
+
+
+def _cell(a, b, e) -> covariances.Cell:
+    """Two points by variances and 1 - c."""
+    covariance = jnp.sqrt(a) * jnp.sqrt(b) * (1 - e)
+    return covariances.Cell(a, b, covariance, *jax.lax.stop_gradient((e, 2 - e)))
 
 
 def _stretch(activation: Activation, q, inside):

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sigprop._derivatives import with_value
+
 __all__ = ["Lacking", "NoTheory", "State"]
 
 
@@ -168,7 +170,9 @@ class State:
 
     def plus(self, other: "State") -> "State":
         """The sum with an independent signal."""
-        return self.becoming(self.variance + other.variance, self.lacking().plus(other.lacking()))
+        variance = self.variance + other.variance
+        after = self.becoming(variance, self.lacking().plus(other.lacking()))
+        return after if self.uniform else after._shared_by(self, other)
 
     def times(self, other: "State") -> "State":
         """The product with an independent signal, unit by unit; no longer Gaussian."""
@@ -184,12 +188,43 @@ class State:
 
     def shifted(self, variance) -> "State":
         """With a random number of this variance, common to all points, added to every unit."""
-        return self.becoming(self.variance + variance, self.lacking())
+        after = self.becoming(self.variance + variance, self.lacking())
+        if self.uniform:
+            return after
+        alike = replace(
+            self,
+            variance=jnp.broadcast_to(variance, self.variance.shape),
+            own=jnp.zeros_like(self.own),
+            cross=jnp.zeros_like(self.cross),
+        )
+        return after._shared_by(self, alike)
+
+    def _shared_by(self, *parts: "State") -> "State":
+        """With every 1 - c, of the same value, as a sum of squares, in which nothing cancels."""
+
+        def apart(which: str) -> Array:
+            total = jnp.zeros_like(getattr(self, which))
+            for part in parts:
+                first, last = (
+                    jnp.sqrt(share / jnp.where(whole > 0, whole, 1.0))
+                    for share, whole in zip(part.ends(which), self.ends(which))
+                )
+                total += jnp.square(first - last) / 2 + first * last * getattr(part, which)
+            found = getattr(self, which)
+            known = jnp.isfinite(total) & (self.sizes(which) > 0)
+            return with_value(found, jax.lax.stop_gradient(jnp.where(known, total, found)))
+
+        return replace(self, own=apart("own"), cross=apart("cross"))
 
     def normalised(self) -> "State":
-        """Divided by its root mean square, input by input and place by place."""
-        copies = (self.copies - self._unequal("copies")) / self.sizes("copies")
-        return replace(self, variance=jnp.ones_like(self.variance), copies=copies)
+        """Divided by its root mean square, input by input and place by place; nothing stays so."""
+        size = self.sizes("copies")
+        copies = (self.copies - self._unequal("copies")) / jnp.where(size > 0, size, 1.0)
+        return replace(
+            self,
+            variance=jnp.where(self.variance > 0, 1.0, 0.0 * self.variance),
+            copies=jnp.where(size > 0, copies, 0.0 * copies),
+        )
 
     def as_batch(self, batch: int | None) -> "State":
         """To be normalised over its batch, together with the activation that comes next."""

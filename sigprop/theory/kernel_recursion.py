@@ -26,16 +26,16 @@ from sigprop._checks import (
     check_whole_number,
     of_variances,
 )
-from sigprop._derivatives import refused, with_value
+from sigprop._derivatives import with_value
 from sigprop._loops import map_one_by_one, scan
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.architecture import Architecture
 from sigprop.gaussian import covariances, resolution, single
 from sigprop.gaussian.limits import limits
-from sigprop.gaussian.moments import Cell
 from sigprop.gaussian.terms import most_variance, order_at_zero, slope_jumps
-from sigprop.theory.kernels_of_kinds import kernels_of_kinds
+from sigprop.theory.first_layer import first_layer, turned_by_bias
+from sigprop.theory.kernels_of_kinds import kernels_of_kinds, symmetric
 from sigprop.theory.maps import ActivationLike, Theory
 from sigprop.theory.statuses import TheoryStatus
 
@@ -121,10 +121,11 @@ def kernels(
     if isinstance(activation, Architecture):
         if not (depth is None and weight_var is None and bias_var is None and block == "plain"):
             raise ValueError("depth, weight_var, bias_var and block are the architecture's own")
-        if activation.layer is None and activation.norm is None and not activation.grid_shape:
+        usual = activation.layer is None and activation.norm in (None, "weight_norm")
+        if usual and not activation.grid_shape:
             return _of_usual_layers(activation, x1, x2)
         rows, columns = _inputs(x1, x2)
-        nngp, ntk, status = kernels_of_kinds(activation, rows, rows if columns is None else columns)
+        nngp, ntk, status = kernels_of_kinds(activation, rows, columns)
         return Kernels(nngp, ntk, status)
     if depth is None or weight_var is None or bias_var is None:
         raise ValueError("depth, weight_var and bias_var must be given beside an activation")
@@ -200,15 +201,8 @@ def _kernels(kind, depth, skip, nodes, x1, x2, weight_var, bias_var, scale) -> K
         rows, columns = (a.ravel() for a in np.indices((len(x1), len(x2))))
         found = _cells(kind, depth, skip, nodes, x1, x2, rows, columns, *numbers)
         return jax.tree.map(lambda values: values.reshape(len(x1), len(x2)), found)
-    above, diagonal = np.triu_indices(len(x1), 1), np.arange(len(x1))
-    pairs = _cells(kind, depth, skip, nodes, x1, x1, *above, *numbers)
-    own = _diagonal(kind, depth, skip, x1, *numbers)
-
-    def matrix(pairs, own):
-        empty = jnp.zeros((len(x1), len(x1)), x1.dtype).at[diagonal, diagonal].set(own)
-        return empty.at[above].set(pairs).at[above[::-1]].set(pairs)
-
-    return jax.tree.map(matrix, pairs, own)
+    pairs = _cells(kind, depth, skip, nodes, x1, x1, *np.triu_indices(len(x1), 1), *numbers)
+    return jax.tree.map(symmetric, _diagonal(kind, depth, skip, x1, *numbers), pairs)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -271,10 +265,11 @@ def _cells(kind, depth, skip, nodes, x1, x2, rows, columns, *numbers) -> Kernels
 def _pair(kind, skip, nodes, x_a, x_b, along_a, along_b, weight_var, bias_var, scale) -> Kernels:
     """K^D and Θ^D of one pair of inputs, whose variances and E[φ²] along the layers are known."""
     gain = scale**2 * weight_var
-    same = jnp.all(x_a == x_b)
-    alike = same | jnp.all(x_a == -x_b)  # to the last digit, whatever the compiler made of both
+    # Equal to the last digit, whatever the compiler made of both.
+    alike = jnp.all(x_a == x_b) | jnp.all(x_a == -x_b)
     along_b = [with_value(b, jnp.where(alike, a, b)) for a, b in zip(along_a, along_b)]
-    first = _first_layer(kind, x_a, x_b, along_a[0][0], along_b[0][0], weight_var, bias_var)
+    start = along_a[0][0], along_b[0][0], weight_var, bias_var
+    first = first_layer(order_at_zero(kind), x_a, x_b, *start)
     bias = covariances.constant(bias_var)
 
     def layer(cell, at):
@@ -295,51 +290,7 @@ def _pair(kind, skip, nodes, x_a, x_b, along_a, along_b, weight_var, bias_var, s
     last, cells = scan(layer, first, (square_a[:-1], square_b[:-1], q_a[1:], q_b[1:]))
     # In a loop of its own: Θ has fewer derivatives than K where φ has a kink.
     start = first.covariance
-    if slope_jumps(kind):  # a bias turns inputs on one line by √σ_b² or σ_b², and Θ by the angle
-        on_a_line = (bias_var == 0) & (first.apart * first.together == 0) & ~same
-        start = start + (refused(bias_var, on_a_line, 1) - bias_var)
+    if slope_jumps(kind):
+        start = start + turned_by_bias(first, x_a, x_b, bias_var)
     ntk, _ = scan(tangents, start, cells)
     return Kernels(last.covariance, ntk)
-
-
-def _first_layer(kind, x_a, x_b, q_a, q_b, weight_var, bias_var) -> Cell:
-    """K¹ of a pair.
-
-    At a vanishing input, where φ has a kink at 0, the kernels have no derivative: they are refused
-    there, and only there, for derivatives by anything else do not see the kink.
-    """
-    gone_a, gone_b = q_a == 0, q_b == 0
-    apart, together = _angle(*map(jax.lax.stop_gradient, (x_a, x_b, weight_var, bias_var)))
-    order = order_at_zero(kind)
-    if order is not None and order < 3:
-        fixed_a, fixed_b = jax.lax.stop_gradient((x_a, x_b))
-        x_a, x_b = (
-            refused(jnp.where(gone_b, fixed_a, x_a), gone_a, max(order, 1)),
-            refused(jnp.where(gone_a, fixed_b, x_b), gone_b, max(order, 1)),
-        )
-        bias_var = refused(bias_var, gone_a | gone_b, 1)
-    covariance = weight_var * jnp.mean(x_a * x_b) + bias_var
-    one = jnp.ones_like(apart)
-    apart, together = (jnp.where(gone_a | gone_b, one, angle) for angle in (apart, together))
-    cell = Cell(q_a, q_b, covariance, apart, together)
-    return cell._replace(covariance=with_value(covariance, covariances.covariance_value(cell)))
-
-
-def _angle(x_a, x_b, weight_var, bias_var):
-    """1 - c and 1 + c of two inputs, from what is left of one beside the direction of the other.
-
-    The difference of two inputs that nearly coincide is exact; that of their lengths is not.
-    """
-    scale, bias = jnp.sqrt(weight_var / x_a.size), jnp.sqrt(bias_var)
-    sign = jnp.where(weight_var * jnp.mean(x_a * x_b) + bias_var < 0, -1.0, 1.0).astype(x_a.dtype)
-    a, b = (jnp.append(scale * x, bias) for x in (x_a, x_b))
-    step = jnp.append(scale * (sign * x_b - x_a), (sign - 1) * bias)
-    along = jnp.sum(step * a) / _nonzero(jnp.sum(a * a))
-    square = jnp.sum(jnp.square(step - along * a)) / _nonzero(jnp.sum(b * b))
-    square = jnp.minimum(square, 1)
-    own = square / (1 + jnp.sqrt(1 - square))
-    return jnp.where(sign > 0, own, 2 - own), jnp.where(sign > 0, 2 - own, own)
-
-
-def _nonzero(x):
-    return jnp.where(x == 0, 1.0, x)

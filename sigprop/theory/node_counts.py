@@ -15,7 +15,7 @@ from sigprop.kinds import Gauss, Kind, State
 from sigprop.kinds.kind import rewritten
 from sigprop.theory.chunks import over_cells
 
-__all__ = ["groups_of_cells", "nodes_for_all"]
+__all__ = ["activations_in", "groups_of_cells", "nodes_for_all"]
 
 # Nodes that find a variance to 20%, and what is allowed for that.
 _COARSE, _ALLOWANCE = 64, 1.25
@@ -60,7 +60,13 @@ def nodes_for_all(layer: Kind, depth: int, cells: dict[str, np.ndarray]) -> Node
 
 def _served(layer: Kind) -> tuple[Activation, ...]:
     """The activations in a layer whose integrals a uniform rule serves."""
-    found = []
+    found = activations_in(layer)
+    return tuple(a for a in found if closed_form(a) is None and resolution.uniform_nodes(a, 1.0))
+
+
+def activations_in(layer: Kind) -> list[Activation]:
+    """Every activation in a layer, once."""
+    found: list[Activation] = []
 
     def note(kind: Kind) -> Kind:
         own = vars(kind).values()
@@ -68,7 +74,7 @@ def _served(layer: Kind) -> tuple[Activation, ...]:
         return kind
 
     rewritten(layer, note)
-    return tuple(a for a in found if closed_form(a) is None and resolution.uniform_nodes(a, 1.0))
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sigprop import theory
+from tests.reference.exact_kernels import KINKED, KNOWN, derivatives
 
 # Two inputs of two features, weight_var, bias_var.
 POINTS = {
@@ -43,39 +44,6 @@ def _entries(name, depth, block, point):
 # ------------------------------------------------------------------- against 60 digits
 
 
-def _erf(a, b, c):
-    size = (1 + 2 * a) * (1 + 2 * b)
-    product = 2 / mpmath.pi * mpmath.asin(2 * c / mpmath.sqrt(size))
-    return product, 4 / mpmath.pi / mpmath.sqrt(size - 4 * c * c)
-
-
-def _sin(a, b, c):
-    mean = mpmath.exp(-(a + b) / 2)
-    return mean * mpmath.sinh(c), mean * mpmath.cosh(c)
-
-
-def _linear(a, b, c):
-    return c, mpmath.mpf(1)
-
-
-def _leaky(slope, a, b, c):
-    odd, even = (1 + slope) / mpmath.mpf(2), (1 - slope) / mpmath.mpf(2)
-    angle = mpmath.atan2(mpmath.sqrt(abs(a * b - c * c)), c)
-    size = mpmath.sqrt(abs(a * b - c * c)) + (mpmath.pi / 2 - angle) * c
-    sides = 2 / mpmath.pi * size  # E|u||v|
-    return odd**2 * c + even**2 * sides, odd**2 + even**2 * (1 - 2 * angle / mpmath.pi)
-
-
-KNOWN = {
-    "linear": _linear,
-    "erf": _erf,
-    "sin": _sin,
-    "relu": functools.partial(_leaky, mpmath.mpf(0)),
-    "leaky_relu(0.2)": functools.partial(_leaky, mpmath.mpf("0.2")),
-}
-KINKED = ("relu", "leaky_relu(0.2)")
-
-
 def _exact(name, depth, block, *point):
     """The four entries by the recursion in plain variances and covariance."""
     x, (w, b) = (point[:2], point[2:4]), point[4:]
@@ -92,38 +60,6 @@ def _exact(name, depth, block, *point):
             new[i, j] = added + skip * k[i, j]
         k = new
     return k[0, 0], k[0, 1], ntk[0, 0], ntk[0, 1]
-
-
-def _exact_derivatives(name, depth, block, point, order):
-    """Arrays (4, 6) or (4, 6, 6), by differences in 90 digits."""
-    step = mpmath.mpf(10) ** -30
-
-    def at(*moves):
-        moved = [mpmath.mpf(float(v)) for v in point]
-        for place, k in moves:
-            moved[place] += k * step
-        return _exact(name, depth, block, *moved)
-
-    def difference(plus, minus, size):
-        return [(p - m) / size for p, m in zip(plus, minus)]
-
-    with mpmath.workdps(90):
-        slots = range(6)
-        if order == 1:
-            found = [difference(at((i, 1)), at((i, -1)), 2 * step) for i in slots]
-            return np.moveaxis(np.asarray(found, float), -1, 0)
-        found = [
-            [
-                difference(
-                    difference(at((i, 1), (j, 1)), at((i, 1), (j, -1)), 4 * step**2),
-                    difference(at((i, -1), (j, 1)), at((i, -1), (j, -1)), 4 * step**2),
-                    1,
-                )
-                for j in slots
-            ]
-            for i in slots
-        ]
-        return np.moveaxis(np.asarray(found, float), -1, 0)
 
 
 @functools.cache
@@ -158,7 +94,7 @@ def _compare(found, expected, exist, tolerance):
 @pytest.mark.parametrize("block", ["plain", "residual"])
 @pytest.mark.parametrize("name", KNOWN)
 def test_first_derivatives_in_closed_form(name, block, where, float64):
-    expected = _exact_derivatives(name, 3, block, POINTS[where], 1)
+    expected = derivatives(functools.partial(_exact, name, 3, block), POINTS[where], 1)
     exist = _smooth_there(name, where, 1)
     for differentiate in _derivatives(name, 3, block):
         found = np.asarray(differentiate(jnp.asarray(POINTS[where])))
@@ -172,7 +108,7 @@ def test_first_derivatives_in_closed_form(name, block, where, float64):
 @pytest.mark.parametrize("name", KNOWN)
 def test_second_derivatives_in_closed_form(name, where, float64):
     """Of the entry of two inputs; that of one of them is the same at all points."""
-    expected = _exact_derivatives(name, 3, "plain", POINTS[where], 2)
+    expected = derivatives(functools.partial(_exact, name, 3, "plain"), POINTS[where], 2)
     exist = _smooth_there(name, where, 2)
     for place, kernel in ((1, "nngp"), (3, "ntk")):
         found = np.asarray(_hessian(name, kernel)(jnp.asarray(POINTS[where])))
