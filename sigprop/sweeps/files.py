@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,13 @@ def write_all(contents: Mapping[Path, bytes], scratch: Path) -> None:
     scratch.mkdir(exist_ok=True)
     temporary = {path: scratch / uuid.uuid4().hex for path in contents}
     try:
-        with ThreadPoolExecutor(min(_AT_ONCE, len(contents))) as pool:
-            list(pool.map(_write, temporary.values(), contents.values()))
+        writing = [
+            _threads(os.getpid()).submit(_write, temporary[path], data)
+            for path, data in contents.items()
+        ]
+        wait(writing)  # for all: none may appear after the others were removed
+        for one in writing:
+            one.result()
         for path, whole in temporary.items():
             os.replace(whole, path)
     finally:
@@ -44,8 +50,13 @@ def write_all(contents: Mapping[Path, bytes], scratch: Path) -> None:
 
 def sync_folders(folders: set[Path]) -> None:
     """Force the names in ``folders`` to the disk."""
-    with ThreadPoolExecutor(min(_AT_ONCE, len(folders))) as pool:
-        list(pool.map(_sync, folders))
+    list(_threads(os.getpid()).map(_sync, folders))
+
+
+@functools.cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Kept, since starting threads costs more than they do; a forked process has its own."""
+    return ThreadPoolExecutor(_AT_ONCE)
 
 
 def _write(path: Path, data: bytes) -> None:

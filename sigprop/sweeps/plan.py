@@ -1,5 +1,6 @@
 """What a store says of itself: which sweep it holds, how it is cut up, which arrays it has."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ class Plan:
         """Axes along which cells are spent near boundaries only."""
         return tuple(self.identity.get("refine", ()))
 
-    @property
+    @functools.cached_property
     def tiling(self) -> Tiling:
         """How the grid is cut into chunks."""
         axes = self.identity["grid"]
