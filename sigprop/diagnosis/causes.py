@@ -6,28 +6,25 @@ What is not finite going forward is followed to the input, up to the operation a
 are finite.
 """
 
-import functools
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from sigprop.diagnosis.profiles import Spot
-from sigprop.diagnosis.reading import Reading, stands_of
+from sigprop.diagnosis.reading import Reading, Structure, stands_of
 from sigprop.program import (
     Atom,
-    Graph,
     Measured,
     Node,
+    Note,
     Trail,
     aval_of,
     is_floating,
     measured,
     size,
-    widened,
 )
 
 __all__ = ["Closer", "Operation", "backward_cause", "forward_cause", "stops"]
@@ -51,6 +48,8 @@ class Operation:
         By operand: whether all of it is exactly 0.
     sources
         By operand: parameters it comes from.
+    line
+        Where the user has written it.
     """
 
     node: Node
@@ -58,6 +57,7 @@ class Operation:
     high: float
     zero: tuple[bool, ...]
     dtype: str
+    line: str
 
     @property
     def name(self) -> str:
@@ -68,7 +68,7 @@ class Operation:
     @property
     def where(self) -> str:
         """Name and line, as in "log at model.py:12"."""
-        return f"{self.name} at {self.node.line}" if self.node.line else self.name
+        return f"{self.name} at {self.line}" if self.line else self.name
 
     @property
     def is_flat(self) -> bool:
@@ -101,8 +101,7 @@ def _called(node: Node) -> str:
 class Closer:
     """A second pass that watches every value of a part of the program."""
 
-    graph: Graph
-    trail: Trail
+    structure: Structure
     found: Measured
 
     def holds(self, value: int, what: str) -> bool:
@@ -130,14 +129,14 @@ class Closer:
             for n, atom in zip(noted, node.inputs)
         )
         dtypes = [
-            aval_of(self.graph, a).dtype
+            aval_of(self.structure.graph, a).dtype
             for a in node.inputs
-            if hasattr(aval_of(self.graph, a), "dtype")
+            if hasattr(aval_of(self.structure.graph, a), "dtype")
         ]
         dtypes += [var.aval.dtype for var in node.equation.outvars]
         floating = [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]
         narrowest = min(floating, key=lambda d: (d.itemsize, str(d)), default="")
-        return Operation(node, low, high, zero, str(narrowest))
+        return Operation(node, low, high, zero, str(narrowest), self.structure.line(node))
 
 
 def _is_zero(atom: Atom) -> bool:
@@ -151,24 +150,32 @@ def _watched(reading: Reading, region: Iterable[int], trail: Trail) -> Closer:
     makers = [trail.makers[value] for value in floating if value in trail.makers]
     beside = {a.value for node in makers for a in node.inputs if a.value is not None}
     noted = {v for v in floating | beside if is_floating(graph.avals[v])}
-    notes = {value: functools.partial(_note, value) for value in noted}
-    ran = replace(reading.structure.ran, notes=notes, slopes=dict.fromkeys(floating, size))
+    part = (frozenset(floating), frozenset(noted))
+    ran = reading.structure.closer.setdefault(
+        part,
+        replace(
+            reading.structure.ran,
+            notes={value: _note(value) for value in noted},
+            slopes=dict.fromkeys(floating, size),
+        ),
+    )
     opened = {reading.structure.parameters.index(name) for name in reading.opened}
     stands = stands_of(ran, reading.values, opened)
-    return Closer(
-        graph,
-        trail,
-        measured(ran, reading.values, reading.structure.data, reading.structure.constants, stands),
-    )
+    structure = reading.structure
+    found = measured(ran, reading.values, structure.data, structure.constants, stands)
+    return Closer(structure, found)
 
 
-def _note(value: int, look: Any) -> dict[str, Any]:
-    array = look(Atom(value))
-    real = jnp.real(array)
-    wide = widened(real)
-    low = jnp.min(wide, initial=jnp.inf, where=~jnp.isnan(wide))
-    high = jnp.max(wide, initial=-jnp.inf, where=~jnp.isnan(wide))
-    return {"size": size(array), "low": low, "high": high}
+def _note(value: int) -> Note:
+    """Of any value: its size, and its smallest and largest number."""
+
+    def reduce(array, stacked):
+        real = np.real(np.asarray(array)).astype(np.float64)
+        low = np.min(real, initial=np.inf, where=~np.isnan(real))
+        high = np.max(real, initial=-np.inf, where=~np.isnan(real))
+        return {"size": size(array, stacked), "low": low, "high": high}
+
+    return Note(lambda look: look(Atom(value)), reduce)
 
 
 # ---------------------------------------------------------------------------- the three questions
@@ -201,21 +208,21 @@ def stops(
 
 def _emptied(closer: Closer, start: Sequence[int], ends: set[int]) -> list[Operation]:
     """Operations right above a place that make nothing but 0 of what is not."""
-    seen = closer.trail.downstream(start, ends) - ends
-    users = [node for value in sorted(seen) for node in closer.trail.users.get(value, ())]
+    seen = closer.structure.trail.downstream(start, ends) - ends
+    users = [node for value in sorted(seen) for node in closer.structure.trail.users.get(value, ())]
     found = [closer.operation(node) for node in dict.fromkeys(users) if node.name in _GATES]
     return [o for o in found if closer.is_zero(o.node.outputs[0]) and not all(o.zero)]
 
 
 def _blockers(closer: Closer, start: Sequence[int], ends: set[int]) -> list[Operation]:
     """Those that a place meets before any other place."""
-    seen = closer.trail.downstream(start, ends) - ends
+    seen = closer.structure.trail.downstream(start, ends) - ends
     silent = lambda value: value not in closer.found.slopes or closer.holds(value, "zero")  # noqa: E731
     found = [
         node
         for value in sorted(seen)
-        if is_floating(closer.graph.avals[value])
-        for node in closer.trail.users.get(value, ())
+        if is_floating(closer.structure.graph.avals[value])
+        for node in closer.structure.trail.users.get(value, ())
         if silent(value) and _lets_nothing_through(closer, node, silent)
     ]
     operations = [closer.operation(node) for node in dict.fromkeys(found)]
@@ -223,7 +230,7 @@ def _blockers(closer: Closer, start: Sequence[int], ends: set[int]) -> list[Oper
 
 
 def _lets_nothing_through(closer: Closer, node: Node, silent) -> bool:
-    floats = [v for v in node.outputs if is_floating(closer.graph.avals[v])]
+    floats = [v for v in node.outputs if is_floating(closer.structure.graph.avals[v])]
     return not floats or not any(silent(value) for value in floats)
 
 

@@ -132,4 +132,4 @@ def _is_callable(model: Any) -> bool:
 def _finite(batch: Any) -> bool:
     arrays = [leaf for leaf in jax.tree.leaves(batch) if hasattr(leaf, "dtype")]
     floating = [array for array in arrays if jax.numpy.issubdtype(array.dtype, np.inexact)]
-    return all(bool(jax.numpy.isfinite(array).all()) for array in floating)
+    return all(bool(np.isfinite(np.asarray(array)).all()) for array in floating)

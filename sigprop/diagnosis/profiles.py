@@ -131,7 +131,9 @@ def spots(reading: Reading) -> tuple[Spot, ...]:
         if np.any(noted["ran"]):
             own = _cut(reading.closed.slopes[place.site.output], at)
             opened = not np.any(own["largest"]) and bool(np.any(slope["largest"]))
-            found.append(_spot(name, place, noted, slope, _at_entrance(reading, place, at), opened))
+            entries = structure.graph.avals[place.site.output].size
+            above = _at_entrance(reading, place, at)
+            found.append(_spot(name, place, noted, slope, entries, above, opened))
     return tuple(found)
 
 
@@ -150,12 +152,12 @@ def _cut(found, at):
     return jax.tree.map(lambda array: array[at], found)
 
 
-def _spot(name: str, place: Place, noted, slope, at_entrance: float, opened: bool) -> Spot:
+def _spot(name: str, place: Place, noted, slope, entries: int, at_entrance: float, opened: bool):
     entering = noted.get("entering")
     return Spot(
         name,
         place,
-        _total(slope) + math.log(max(int(noted["entries"].max()), 1)),
+        _total(slope) + math.log(max(entries, 1)),
         _mean(noted["output"]),
         math.nan if entering is None or place.site.kind == "lookup" else _mean(entering),
         at_entrance,
@@ -240,7 +242,7 @@ def _through_time(reading: Reading, line: Line) -> list[Profile]:
     total = np.logaddexp.reduce(np.stack(logs), axis=0)
     if line.loop.name == "scan" and line.loop.equation.params["reverse"]:
         total = total[::-1]
-    where = line.loop.line or line.loop.name
+    where = reading.structure.line(line.loop) or line.loop.name
     names = tuple(f"step {step} of the loop at {where}" for step in range(total.size))
     nothing = np.zeros(0)
     losses = total.size if _reads_every_step(reading, line) else 1

@@ -1,8 +1,8 @@
 """A model's loss as a graph, and passes through it: what every layer gives out and gets back."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -18,22 +18,24 @@ from sigprop.program import (
     Graph,
     Line,
     Measured,
+    Node,
+    Note,
     Pass,
     Place,
     Program,
     Site,
+    Steps,
     Trail,
     flow_of,
     graph_of,
     is_floating,
+    loss_of,
     measured,
     places_in_order,
     same_program_key,
     size,
-    step_counts,
     timelines,
     trail_of,
-    widened,
 )
 
 __all__ = ["Reading", "Structure", "read", "stands_of", "structure_of"]
@@ -48,8 +50,8 @@ class Structure:
     graph, trail, flow, names
         The program, who gives what to whom and what comes from what in it, and what its sites are
         called.
-    ran
-        The pass through it.
+    steps, ran
+        Counts the steps of its loops; the pass through it.
     places, lines
         The sites step by step of the loops through layers, and loops through time.
     following
@@ -58,12 +60,17 @@ class Structure:
         The batch's arrays, and those that the program closes over.
     parameters
         Their names.
+    written
+        Of a program seen before: by its operations, those of the program at hand.
+    closer
+        Passes that watch every value of a part of it, by that part.
     """
 
     graph: Graph
     trail: Trail
     flow: Flow
     names: Names
+    steps: Steps
     ran: Pass
     places: tuple[Place, ...]
     lines: tuple[Line, ...]
@@ -71,6 +78,12 @@ class Structure:
     data: Sequence[Any]
     constants: Sequence[Any]
     parameters: tuple[str, ...]
+    written: dict[Node, Node] = field(default_factory=dict)
+    closer: dict[Hashable, Pass] = field(default_factory=dict)
+
+    def line(self, node: Node) -> str:
+        """File and line at which the user has written an operation, "" where JAX does not know."""
+        return self.written.get(node, node).line
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -119,25 +132,27 @@ def structure_of(target: Objective, model: Any) -> Structure:
     closed, data = traced(target)
     names, values = target.parameters.names, target.parameters.values
     kinds = kinds_by_path(model)
-    zero = tuple(place for place, v in enumerate(values) if np.size(v) and not np.any(v))
+    zero = _zeros(values, range(len(values)))
     key = (same_program_key(closed), names, zero, len(data), tuple(sorted(kinds.items())))
     graph = graph_of(closed)
     constants = tuple(jnp.asarray(x) for x in graph.constants.values())
-    if key in _known:
+    known = _known.get(key)
+    if known is not None and known.steps(constants, [*values, *data]) == known.ran.counts:
         _known.move_to_end(key)
-        return replace(_known[key], data=data, constants=constants)
+        written = dict(zip(known.graph.nodes(), graph.nodes()))
+        return replace(known, data=data, constants=constants, written=written)
     found = _new_structure(graph, constants, target, data, kinds)
-    if not found.flow.loops:  # how many steps those take hangs on the numbers
-        _known[key] = found
-        while len(_known) > _KEPT:
-            _known.popitem(last=False)
+    _known[key] = replace(found, data=(), constants=())
+    while len(_known) > _KEPT:
+        _known.popitem(last=False)
     return found
 
 
 def _new_structure(graph: Graph, constants, target: Objective, data, kinds) -> Structure:
     names, values = target.parameters.names, target.parameters.values
     flow = flow_of(graph, len(values))
-    counts = step_counts(graph, constants, [*values, *data], flow.loops)
+    steps = Steps(graph, flow.loops)
+    counts = steps(constants, [*values, *data])
     around, trail = _programs(graph), trail_of(graph)
     after = {s: following(graph, around, trail, s.output) for s in flow.sites}
     lines = timelines(graph, flow, counts)
@@ -149,9 +164,11 @@ def _new_structure(graph: Graph, constants, target: Objective, data, kinds) -> S
     slopes.update(dict.fromkeys(_with_slopes(graph, flow, heads), size))
     slopes.update({s.output: _slope_note(s) for s in flow.sites})
     notes = {s.output: _note(s, after[s].flat) for s in flow.sites}
-    ran = Pass(graph, len(values), counts, notes, slopes, _closed(flow, values), ends)
+    ran = Pass(graph, counts, notes, slopes, _closed(flow, values), ends)
     called = Names(names, [np.ndim(v) for v in values], flow, kinds)
-    return Structure(graph, trail, flow, called, ran, places, lines, after, data, constants, names)
+    return Structure(
+        graph, trail, flow, called, steps, ran, places, lines, after, data, constants, names
+    )
 
 
 def _programs(graph: Graph) -> dict[int, Program]:
@@ -171,8 +188,11 @@ def _programs(graph: Graph) -> dict[int, Program]:
 
 def _closed(flow: Flow, values: Sequence[Any]) -> tuple[int, ...]:
     """Factors that are exactly 0."""
-    factors = {place for site in flow.sites for place in site.largest}
-    return tuple(p for p in sorted(factors) if np.size(values[p]) and not np.any(values[p]))
+    return _zeros(values, sorted({place for site in flow.sites for place in site.largest}))
+
+
+def _zeros(values: Sequence[Any], places: Iterable[int]) -> tuple[int, ...]:
+    return tuple(p for p in places if np.size(values[p]) and not np.any(np.asarray(values[p])))
 
 
 def _ends(places: Sequence[Place], flow: Flow) -> tuple[int, ...]:
@@ -187,62 +207,62 @@ def _with_slopes(graph: Graph, flow: Flow, atoms: Sequence[Atom]) -> list[int]:
     return [v for v in values if is_floating(graph.avals[v]) and flow.origins[v].sources]
 
 
-def _note(site: Site, flat: tuple[float, float]) -> Callable[[Callable[[Atom], Any]], Any]:
+def _note(site: Site, flat: tuple[float, float]) -> Note:
     """Of a site's output, of what enters, of the weight and of the bias."""
+    acting = {"entering": site.entering, "weight": site.weight, "bias": site.bias}
+    acting = {k: atom for k, atom in acting.items() if atom is not None and site.kind != "block"}
 
-    def note(look):
-        z = look(Atom(site.output))
-        found = {
-            "output": size(z),
-            "ran": jnp.ones(()),
-            "entries": jnp.float32(z.size),
-            **_moments(z),
+    def collect(look):
+        arrays = {name: jnp.asarray(look(atom)) for name, atom in acting.items()}
+        real = {k: x for k, x in arrays.items() if jnp.issubdtype(x.dtype, jnp.inexact)}
+        scales = [jnp.asarray(look(atom)) for atom in site.scales]
+        return {"ran": jnp.ones(()), "output": look(Atom(site.output)), **real, "scales": scales}
+
+    def reduce(given, stacked):
+        z = np.asarray(given["output"])
+        found: dict[str, Any] = {
+            name: size(given[name], stacked) for name in ("output", *acting) if name in given
         }
-        for name, atom in {
-            "entering": site.entering,
-            "weight": site.weight,
-            "bias": site.bias,
-        }.items():
-            if atom is not None and site.kind != "block":
-                value = jnp.asarray(look(atom))
-                found[name] = size(
-                    value if jnp.issubdtype(value.dtype, jnp.inexact) else jnp.zeros(())
-                )
-        for atom in site.scales:
-            found["weight"]["largest"] *= jnp.abs(widened(jnp.asarray(look(atom))))
+        found.setdefault("entering", size(np.zeros(z.shape[:stacked]), stacked))
+        for scale in given["scales"]:
+            found["weight"]["largest"] = found["weight"]["largest"] * np.abs(np.asarray(scale))
         if not np.isnan(flat[0]):
-            at_rest = (z <= flat[0]) | (z >= flat[1])
-            found["saturated"] = jnp.mean(
-                _by_unit(at_rest, site.units, jnp.all).astype(jnp.float32)
-            )
-        return found
+            at_rest = _by_unit((z <= flat[0]) | (z >= flat[1]), site.units, stacked)
+            found["saturated"] = at_rest
+        return {**found, "ran": np.asarray(given["ran"]), **_moments(z, stacked)}
 
-    return note
+    return Note(collect, reduce)
 
 
-def _moments(z: Any) -> dict[str, Any]:
-    """Mean over the largest entry, and kurtosis."""
-    z = jnp.real(z) if jnp.iscomplexobj(z) else z
-    z = widened(z)
-    scale = jnp.max(jnp.abs(z), initial=1e-30)
-    small = z / scale
-    off = small - jnp.mean(small)
-    variance = jnp.mean(off**2)
-    return {"mean": jnp.mean(small) * scale, "kurtosis": jnp.mean(off**4) / variance**2}
+def _moments(z: np.ndarray, stacked: int) -> dict[str, Any]:
+    """Mean, and kurtosis."""
+    z = np.real(z) if np.iscomplexobj(z) else z
+    with np.errstate(all="ignore"):
+        z = z.astype(np.float64 if z.itemsize == 8 else np.float32)
+        z = z.reshape(*z.shape[:stacked], -1)
+        scale = np.maximum(np.abs(z).max(axis=-1, initial=0.0), 1e-30)[..., None]
+        small = z / scale
+        mean = small.mean(axis=-1, keepdims=True)
+        off = (small - mean) ** 2
+        variance = off.mean(axis=-1)
+        kurtosis = (off**2).mean(axis=-1) / variance**2
+    return {"mean": (mean * scale)[..., 0], "kurtosis": kurtosis}
 
 
-def _slope_note(site: Site) -> Callable[[Any], Any]:
+def _slope_note(site: Site) -> Callable[[Any, int], Any]:
     """Of the gradient at a site's output: its size, and units without any."""
 
-    def note(g):
-        without = _by_unit(g == 0, site.units, jnp.all)
-        return {**size(g), "dead": jnp.mean(without.astype(jnp.float32))}
+    def reduce(g, stacked):
+        return {**size(g, stacked), "dead": _by_unit(np.asarray(g) == 0, site.units, stacked)}
 
-    return note
+    return reduce
 
 
-def _by_unit(values: Any, units: Sequence[int], reduce: Callable) -> Any:
-    return reduce(values, axis=tuple(a for a in range(values.ndim) if a not in units))
+def _by_unit(holds: np.ndarray, units: Sequence[int], stacked: int) -> Any:
+    """The share of units of which something holds everywhere."""
+    ours = {axis + stacked for axis in units}
+    others = tuple(a for a in range(stacked, holds.ndim) if a not in ours)
+    return holds.all(axis=others).mean(axis=tuple(range(stacked, stacked + len(ours))))
 
 
 # ---------------------------------------------------------------------------- passes
@@ -263,7 +283,7 @@ def read(structure: Structure, values: Sequence[Any]) -> Reading:
         if not more:
             break
         opened |= more
-    silent = measured(ran, values, structure.data, structure.constants, stands, volume=0.0).loss
+    silent = loss_of(ran, values, structure.data, structure.constants, stands, 0.0)
     factors = _factors(structure, found)
     stuck = [p for p in ran.closed if p not in opened and p in factors]
     name = lambda places: tuple(structure.parameters[p] for p in sorted(places))  # noqa: E731

@@ -154,7 +154,7 @@ def _reason(reading, spot, operation: Operation, row) -> tuple[str, str]:
             "slope 0", "zero",
         )  # fmt: skip
     name = row.activation if row is not None and row.activation else operation.name
-    at = f" at {operation.node.line}" if operation.node.line else ""
+    at = f" at {operation.line}" if operation.line else ""
     if name in ("max", "min", "clamp", "clip") and not (row and row.activation):
         return f"{name}{at} holds every value at its bound", "flat"
     word = "dead" if name in ("relu", "max") or "relu" in name else "saturated"

@@ -1,8 +1,17 @@
 """A JAX program read as one graph: what multiplies what, along which way, and what passes there."""
 
-from sigprop.program.evaluation import Places, evaluate, places, step_counts
+from sigprop.program.evaluation import Places, Steps, evaluate, places
 from sigprop.program.flow import Flow, Origin, Site, flow_of
-from sigprop.program.measuring import Measured, Pass, Size, log_mean_square, measured, size, widened
+from sigprop.program.measuring import (
+    Measured,
+    Note,
+    Pass,
+    Size,
+    log_mean_square,
+    loss_of,
+    measured,
+    size,
+)
 from sigprop.program.nodes import Atom, Graph, Node, Program, aval_of, graph_of, is_floating
 from sigprop.program.sameness import same_program_key
 from sigprop.program.trail import Trail, trail_of
@@ -15,6 +24,7 @@ __all__ = [
     "Line",
     "Measured",
     "Node",
+    "Note",
     "Origin",
     "Pass",
     "Place",
@@ -22,6 +32,7 @@ __all__ = [
     "Program",
     "Site",
     "Size",
+    "Steps",
     "Trail",
     "aval_of",
     "depth_loops",
@@ -30,13 +41,12 @@ __all__ = [
     "graph_of",
     "is_floating",
     "log_mean_square",
+    "loss_of",
     "measured",
     "places",
     "places_in_order",
     "same_program_key",
     "size",
-    "step_counts",
     "timelines",
     "trail_of",
-    "widened",
 ]

@@ -4,7 +4,8 @@ Loops are run as loops: what is watched inside comes out stacked over the steps,
 go in stacked over the steps, so that compiling takes as long as for the plain program.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +13,10 @@ import jax
 import jax.extend.core
 import jax.numpy as jnp
 
-from sigprop.program.nodes import Atom, Graph, Node, Program
+from sigprop.program.nodes import Atom, Graph, Node, Program, as_function
 from sigprop.program.opening import opened
 
-__all__ = ["Places", "bound", "evaluate", "length_of", "places", "step_counts"]
-
-_NO_NAMES = jax.extend.core.DebugInfo("jit", "one operation", None, None)
+__all__ = ["Places", "Steps", "bound", "evaluate", "length_of", "places"]
 
 Watch = Mapping[int, Callable[[Callable[[Atom], Any]], Any]]
 """By the number of a value: what to note of it, given a function that looks values up."""
@@ -224,14 +223,10 @@ def _alternatives(index: Any, branches: Sequence[Callable], operands: Sequence[A
 
 
 def bound(node: Node, given: Sequence[Any]) -> Sequence[Any]:
-    """One operation, as a program of its own: JAX knows how each of them is called."""
+    """What one operation makes of values."""
     pairs = zip(node.equation.invars, given)
     entering = {v: x for v, x in pairs if not isinstance(v, jax.extend.core.Literal)}
-    alone = jax.extend.core.Jaxpr(
-        (), [*entering], node.equation.outvars, [node.equation], node.equation.effects, _NO_NAMES
-    )
-    closed = jax.extend.core.ClosedJaxpr(alone, ())
-    return jax.extend.core.jaxpr_as_fun(closed)(*entering.values())
+    return as_function(node.equation)[0](*entering.values())
 
 
 def _values(*programs: Program) -> set[int]:
@@ -245,25 +240,31 @@ def _values(*programs: Program) -> set[int]:
     return found
 
 
-def step_counts(
-    graph: Graph, constants: Sequence[Any], given: Sequence[Any], loops: Collection[Node]
-) -> dict[Node, int]:
-    """How many steps each ``while`` takes, at most, run once forwards."""
-    loops = list(loops)
-    if not loops:
-        return {}
-    numbers = {loop: -1 - at for at, loop in enumerate(loops)}
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Counts how many steps each ``while`` takes, at most, run once forwards."""
 
-    def count(constants, given):
-        env = dict(zip(graph.constants, constants))
-        env.update(zip(graph.program.inputs, given))
+    graph: Graph
+    loops: tuple[Node, ...]
+
+    def __call__(self, constants: Sequence[Any], given: Sequence[Any]) -> dict[Node, int]:
+        """With these numbers in the program."""
+        if not self.loops:
+            return {}
+        steps = self._compiled(list(constants), list(given))
+        return {loop: max(int(steps.get(at, 0)), 1) for at, loop in enumerate(self.loops)}
+
+    @functools.cached_property
+    def _compiled(self) -> Callable:
+        return jax.jit(self._count)
+
+    def _count(self, constants, given):
+        env = dict(zip(self.graph.constants, constants))
+        env.update(zip(self.graph.program.inputs, given))
         run = _Counting(env, {}, {}, {}, {}, {})
-        run.numbers = numbers
-        run.through(graph.program)
+        run.numbers = {loop: at for at, loop in enumerate(self.loops)}
+        run.through(self.graph.program)
         return {number: jnp.max(steps) for number, steps in run.noted.items()}
-
-    steps = jax.jit(count)(list(constants), list(given))
-    return {loop: max(int(steps.get(number, 0)), 1) for loop, number in numbers.items()}
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """One pass forwards and one back through a graph: what is at every place that is watched.
 
-The gradient by a value is that by a zero added to it. Sizes are kept as a largest entry and the
-mean square of the entries over it, so that no square under- or overflows.
+The gradient by a value is that by a zero added to it. The program gives out what it is watched for
+as it is, and statistics are taken on the host: to reduce every array in the program itself would
+take several times as long to compile as the model does.
 """
 
 import functools
@@ -16,18 +17,30 @@ import numpy as np
 from sigprop.program.evaluation import evaluate, places
 from sigprop.program.nodes import Graph, Node
 
-__all__ = ["Measured", "Pass", "Size", "log_mean_square", "measured", "size", "widened"]
+__all__ = ["Measured", "Note", "Pass", "Size", "log_mean_square", "loss_of", "measured", "size"]
 
 Size = dict[str, Any]
 
 
-def size(array: Any) -> Size:
-    """Of an array: largest |entry|, mean square of entries over it, whether all are finite."""
-    magnitude = _magnitude(array)
-    largest = jnp.max(magnitude, initial=0.0)
-    some = (largest > 0) & jnp.isfinite(largest)
-    square = jnp.sum((magnitude / jnp.where(some, largest, 1.0)) ** 2) / max(magnitude.size, 1)
-    return {"largest": largest, "square": square, "finite": jnp.all(jnp.isfinite(magnitude))}
+def size(array: Any, stacked: int = 0) -> Size:
+    """Of an array: largest |entry|, mean square of entries over it, whether all are finite.
+
+    So kept, no square under- or overflows. Over all axes but the first ``stacked``.
+    """
+    with np.errstate(all="ignore"):
+        magnitude = np.abs(np.asarray(array))
+        magnitude = magnitude.astype(np.float64 if magnitude.itemsize == 8 else np.float32)
+        magnitude = magnitude.reshape(*magnitude.shape[:stacked], -1)
+        largest = magnitude.max(axis=-1, initial=0.0)
+        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)[..., None]
+        square = np.sum((magnitude / scale) ** 2, axis=-1) / max(magnitude.shape[-1], 1)
+    return {"largest": largest, "square": square, "finite": np.isfinite(largest)}
+
+
+def rows(array: Any) -> Size:
+    """Sizes along the first axis, where an array may be a stack of others; of others the whole."""
+    array = np.asarray(array)
+    return size(array, 1) if array.ndim > 1 and array.size else size(array[None], 1)
 
 
 def log_mean_square(found: Size) -> np.ndarray:
@@ -38,14 +51,20 @@ def log_mean_square(found: Size) -> np.ndarray:
     return np.where(found["finite"], np.where(largest > 0, log, -np.inf), np.nan)
 
 
-def _magnitude(array: Any) -> Any:
-    array = jnp.abs(array) if jnp.iscomplexobj(array) else jnp.asarray(array)
-    return jnp.abs(widened(array))
+@dataclass(frozen=True)
+class Note:
+    """What is noted of a value.
 
+    Attributes
+    ----------
+    collect
+        Arrays to give out as the value arrives, from a function that looks values up.
+    reduce
+        What is kept of them, as NumPy arrays, given how many loops they are stacked over.
+    """
 
-def widened(array: Any) -> Any:
-    """In float32, if it holds real numbers of fewer digits."""
-    return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array
+    collect: Callable[[Callable], Any]
+    reduce: Callable[[Any, int], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +73,14 @@ class Pass:
 
     Attributes
     ----------
-    graph, parameters
-        The program, and how many of its inputs are parameters.
+    graph
+        The program.
     counts
         Steps of loops that run until a condition fails.
     notes
-        By value: what to note as the value arrives.
+        By value.
     slopes
-        By value: what to note of the gradient by it.
+        By value: what is kept of the gradient by it, given how many loops it is stacked over.
     closed
         Parameters, by place, that are exactly 0 and are opened on the way back.
     ends
@@ -69,10 +88,9 @@ class Pass:
     """
 
     graph: Graph
-    parameters: int
     counts: dict[Node, int]
-    notes: Mapping[int, Callable[[Callable], Any]]
-    slopes: Mapping[int, Callable[[Any], Any]]
+    notes: Mapping[int, Note]
+    slopes: Mapping[int, Callable[[Any, int], Any]]
     closed: tuple[int, ...]
     ends: tuple[int, ...]
 
@@ -84,13 +102,13 @@ class Pass:
     def _run(self, values, data, constants, stands, volume):
         inputs = self.graph.program.inputs
         opening = {inputs[place]: stand for place, stand in zip(self.closed, stands)}
-        volumes = dict.fromkeys(self.ends, volume)
+        watch = {value: note.collect for value, note in self.notes.items()}
         at = places(self.graph)
 
         def loss(shifts, values):
             (value, *_), noted = evaluate(
-                self.graph, constants, [*values, *data], watch=self.notes, shifts=shifts,
-                counts=self.counts, opening=opening, volumes=volumes,
+                self.graph, constants, [*values, *data], watch=watch, shifts=shifts,
+                counts=self.counts, opening=opening, volumes=dict.fromkeys(self.ends, volume),
             )  # fmt: skip
             return value, (value, noted)
 
@@ -99,20 +117,8 @@ class Pass:
             aval = self.graph.avals[value]
             zeros[value] = jnp.zeros((*at.lengths(value, self.counts), *aval.shape), aval.dtype)
         by = jax.grad(loss, argnums=(0, 1), has_aux=True)
-        (by_shift, by_value), (value, noted) = by(zeros, list(values))
-        slopes = {}
-        for number, note in self.slopes.items():
-            for _ in at.loops[number]:
-                note = jax.vmap(note)
-            slopes[number] = note(by_shift[number])
-        return value, noted, slopes, [_rows(g) for g in by_value]
-
-
-def _rows(array: Any) -> Size:
-    """Sizes along the first axis, where an array is a stack of others; of all else the whole."""
-    if array.ndim < 2 or not array.size:
-        return jax.tree.map(lambda x: x[None], size(array))
-    return jax.vmap(size)(array)
+        (slopes, gradients), (value, noted) = by(zeros, list(values))
+        return value, noted, slopes, gradients
 
 
 @dataclass(frozen=True)
@@ -136,19 +142,24 @@ class Measured:
     gradients: list[Size]
 
 
-def measured(ran: Pass, values, data, constants, stands, volume=1.0) -> Measured:
+def loss_of(ran: Pass, values, data, constants, stands, volume: float) -> float:
+    """The loss with these numbers in a program, the model's outputs so many times as large."""
+    return float(_run(ran, values, data, constants, stands, volume)[0])
+
+
+def measured(ran: Pass, values, data, constants, stands) -> Measured:
     """Run a pass with these numbers in its program."""
-    given = (list(values), list(data), list(constants), list(stands), jnp.float32(volume))
-    loss, noted, slopes, gradients = jax.tree.map(np.asarray, ran.compiled(*given))
-    return Measured(float(loss), noted, slopes, [_sizes(v) for v in values], gradients)
+    loss, noted, slopes, gradients = _run(ran, values, data, constants, stands, 1.0)
+    loops = {value: len(around) for value, around in places(ran.graph).loops.items()}
+    return Measured(
+        float(loss),
+        {value: note.reduce(noted[value], loops[value]) for value, note in ran.notes.items()},
+        {value: reduce(slopes[value], loops[value]) for value, reduce in ran.slopes.items()},
+        [rows(array) for array in values],
+        [rows(array) for array in gradients],
+    )
 
 
-def _sizes(array: Any) -> Size:
-    """As `_rows`, of an array that is at hand."""
-    array = np.abs(np.asarray(array))
-    array = array.astype(np.float64).reshape(array.shape[0] if array.ndim > 1 else 1, -1)
-    with np.errstate(all="ignore"):
-        largest = array.max(axis=1, initial=0.0)
-        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-        square = np.sum((array / scale[:, None]) ** 2, axis=1) / max(array.shape[1], 1)
-    return {"largest": largest, "square": square, "finite": np.isfinite(array).all(axis=1)}
+def _run(ran: Pass, values, data, constants, stands, volume: float):
+    given = (list(values), list(data), list(constants), list(stands))
+    return ran.compiled(*given, np.float32(volume))

@@ -6,7 +6,7 @@ used; the bodies of loops and of branches stay programs, and are as long as they
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax
 import jax.extend.core
 import numpy as np
 
-__all__ = ["Atom", "Graph", "Node", "Program", "aval_of", "graph_of", "is_floating"]
+__all__ = ["Atom", "Graph", "Node", "Program", "as_function", "aval_of", "graph_of", "is_floating"]
 
 _CALLS = ("jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call", "custom_lin")
 _BODIES = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
@@ -104,6 +104,23 @@ def aval_of(graph: Graph, atom: Atom) -> Any:
 def is_floating(aval: Any) -> bool:
     """Whether a value holds real or complex numbers, and so may have a gradient."""
     return hasattr(aval, "dtype") and bool(jax.numpy.issubdtype(aval.dtype, np.inexact))
+
+
+def as_function(equation: Any) -> tuple[Callable[..., list[Any]], list[Any]]:
+    """One operation as a program of its own, and the shapes of what it takes, literals left out.
+
+    JAX knows how each of them is called.
+    """
+    literal = jax.extend.core.Literal
+    entering = list(dict.fromkeys(v for v in equation.invars if not isinstance(v, literal)))
+    alone = jax.extend.core.Jaxpr(
+        (), entering, equation.outvars, [equation], equation.effects, _NO_NAMES
+    )
+    closed = jax.extend.core.ClosedJaxpr(alone, ())
+    return jax.extend.core.jaxpr_as_fun(closed), [v.aval for v in entering]
+
+
+_NO_NAMES = jax.extend.core.DebugInfo("jit", "one operation", None, None)
 
 
 def graph_of(closed: Any) -> Graph:
