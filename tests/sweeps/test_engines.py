@@ -14,20 +14,24 @@ from sigprop import sweeps
 from tests.sweeps.test_store import assert_same_values
 
 ROOT = Path(__file__).parents[2]
-NETWORKS, TOY = (Path(__file__).with_name(f"{name}_study.py") for name in ("network", "toy"))
+NETWORKS, TOY, WIDE = (
+    Path(__file__).with_name(f"{name}_study.py") for name in ("network", "toy", "wide")
+)
 
 
 def started(script, *arguments):
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
 def ended(process):
-    _, err = process.communicate(timeout=300)
+    """What it said on the error stream."""
+    process.out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return err
 
@@ -77,7 +81,7 @@ def free_port():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, 4])
 def test_the_number_of_jax_processes_changes_no_bit(one_device, tmp_path, count):
     at = f"127.0.0.1:{free_port()}"
     told = [f"{at},{i}/{count}" for i in range(count)]
@@ -85,6 +89,26 @@ def test_the_number_of_jax_processes_changes_no_bit(one_device, tmp_path, count)
     for process in [started(NETWORKS, store, 1, "multihost", "-", "-", t) for t in told]:
         ended(process)
     assert_same_bits(store, one_device)
+
+
+@pytest.mark.slow
+def test_a_cell_larger_than_a_host_is_spread_over_two(tmp_path):
+    """Each process holds half of the weights; multiplies are summed up in another order."""
+    alone, at = started(WIDE, tmp_path / "one.zarr", 1), f"127.0.0.1:{free_port()}"
+    ended(alone)
+    both = [started(WIDE, tmp_path / "two.zarr", 1, at, f"{i}/2") for i in range(2)]
+    for process in both:
+        ended(process)
+    whole = int(alone.out.split()[0])
+    for process in both:
+        held = [int(line.split()[0]) for line in process.out.splitlines() if "held" in line]
+        assert len(held) == 3, "every process has its part in every cell"
+        assert max(held) < 0.51 * whole
+    one, two = (sweeps.open(tmp_path / name).load() for name in ("one.zarr", "two.zarr"))
+    assert two.attrs["status"] == "complete"
+    np.testing.assert_allclose(two["variance"], one["variance"], rtol=1e-5)
+    assert (one["bound"] < 1e-4).all()
+    assert (abs(two["largest"] - one["largest"]) <= one["bound"] + two["bound"]).all()
 
 
 def marked(store):
