@@ -20,6 +20,7 @@ from sigprop.activations import Activation
 from sigprop.gaussian import pair
 from sigprop.gaussian.closed_forms import closed_form
 from sigprop.gaussian.moments import Cell, Key, moments
+from sigprop.gaussian.single import mean_square
 from sigprop.gaussian.terms import (
     Sum,
     Term,
@@ -31,7 +32,7 @@ from sigprop.gaussian.terms import (
     smooth_below,
 )
 
-__all__ = ["product", "slope_product"]
+__all__ = ["deficit", "product", "slope_product"]
 
 Scalar = Float[Array, ""]
 _VALUE: Key = ((0, 0), (0, 0), False, False)
@@ -62,6 +63,16 @@ def slope_product(activation: Activation, cell: Cell, nodes: int | None = None) 
     if rough(activation):
         return pair.slope_product(activation, *_by_angle(cell), nodes)
     return _by_covariance(activation, (_SLOPE,), nodes, cell)[0]
+
+
+def deficit(activation: Activation, q: Scalar, e: Scalar, nodes: int | None = None) -> Scalar:
+    """E[(φ(u) - φ(v))²]/2 at equal variance and c = 1 - ε, as in `pair`, with its derivatives."""
+    fixed_q, fixed_e = jax.lax.stop_gradient((q, e))
+    lost = pair.deficit(activation, fixed_q, fixed_e, nodes)
+    square = mean_square(activation, q)
+    cell = Cell(q, q, q * (1 - e), fixed_e, 2 - fixed_e)
+    found = square - product(activation, cell, jax.lax.stop_gradient(square) - lost, nodes)
+    return with_value(found, lost)
 
 
 def _by_angle(cell: Cell) -> tuple[Scalar, Scalar, Scalar]:

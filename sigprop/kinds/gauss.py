@@ -15,7 +15,7 @@ from sigprop import activations
 from sigprop._derivatives import with_value
 from sigprop._loops import map_one_by_one
 from sigprop.activations import Activation
-from sigprop.gaussian import covariances, normalised_batch, pair, single
+from sigprop.gaussian import covariances, normalised_batch, price, single
 from sigprop.gaussian.limits import limits
 from sigprop.kinds.state import Lacking, State
 
@@ -119,7 +119,7 @@ class Gauss:
 
     def _deficit(self, activation, q, e) -> Array:
         nodes = dict(self.nodes).get(activation)
-        return cellwise(lambda q, e: pair.deficit(activation, q, e, nodes), q, e)
+        return cellwise(lambda q, e: price.deficit(activation, q, e, nodes), q, e)
 
     def _copies(self, activation, bounded: State, cross: Array) -> Array:
         """E[φ'(z) φ'(ẑ)] times a change of what they lack (Price)."""

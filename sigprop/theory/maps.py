@@ -13,9 +13,11 @@ from numpy.typing import ArrayLike
 
 from sigprop import activations
 from sigprop._checks import check_non_negative, of_variances
+from sigprop._derivatives import refused, with_value
 from sigprop._precision import ambient_arrays, float64_when_eager, is_traced
 from sigprop.activations import Activation, ScalarFunction
-from sigprop.gaussian import pair, single
+from sigprop.gaussian import covariances, single
+from sigprop.gaussian.terms import order_at_zero, slope_jumps
 from sigprop.gaussian.unresolved import warn_unresolved
 from sigprop.kinds.gauss import cellwise
 
@@ -121,7 +123,8 @@ def chi(
 
     χ₁ is the factor by which squared gradients pass one layer backwards, the mean squared singular
     value of a layer's Jacobian, and the slope of the correlation map at 1 (Schoenholz et al. 2017,
-    eq. 5). It is inf where φ jumps (sign), and where φ is as steep as √|x| is at 0.
+    eq. 5). It is inf where φ jumps (sign), and where φ is as steep as √|x| is at 0. Where φ' jumps
+    (relu) its derivative by the correlation is infinite at ±1.
 
     Examples
     --------
@@ -138,13 +141,7 @@ def chi(
 @float64_when_eager("activation")
 def _chi(activation, variance, weight_var, correlation):
     def cell(q, c):
-        def at_one():
-            return single.slope_square(activation, q)
-
-        def below():
-            return pair.slope_product(activation, q, q, 1 - c)
-
-        return jax.lax.cond(c == 1, at_one, below)
+        return covariances.slope(activation, _pair(q, q, q, c)) + _cone(activation, q, q, c, 1)
 
     return single.gained(weight_var, cellwise(cell, variance, correlation))
 
@@ -202,8 +199,12 @@ def correlation_map(
 @float64_when_eager("activation")
 def _equal_map(activation, correlation, variance, weight_var, bias_var):
     def cell(c, q, weight_var, bias_var):
-        after = weight_var * single.mean_square(activation, q) + bias_var
-        return 1 - weight_var * pair.deficit(activation, q, 1 - c) / after
+        square = single.mean_square(activation, q)
+        found = covariances.through(activation, _pair(q, q, q, c), (square, square))
+        after = weight_var * square + bias_var
+        lost = jax.lax.stop_gradient(weight_var * square * found.apart / after)
+        passed = (weight_var * found.covariance + bias_var) / after
+        return with_value(passed + _cone(activation, q, q, c, 2), 1 - lost)
 
     return cellwise(cell, correlation, variance, weight_var, bias_var)
 
@@ -211,11 +212,28 @@ def _equal_map(activation, correlation, variance, weight_var, bias_var):
 @float64_when_eager("activation")
 def _unequal_map(activation, correlation, variance, variance_b, weight_var, bias_var):
     def cell(c, q_a, q_b, weight_var, bias_var):
-        after = [weight_var * single.mean_square(activation, q) + bias_var for q in (q_a, q_b)]
-        covariance = weight_var * pair.product(activation, q_a, q_b, 1 - c) + bias_var
-        return covariance / jnp.sqrt(after[0] * after[1])
+        squares = single.mean_square(activation, q_a), single.mean_square(activation, q_b)
+        inputs = _pair(q_a, q_b, jnp.sqrt(q_a) * jnp.sqrt(q_b), c)
+        found = covariances.through(activation, inputs, squares)
+        after = [weight_var * square + bias_var for square in squares]
+        passed = (weight_var * found.covariance + bias_var) / jnp.sqrt(after[0] * after[1])
+        return passed + _cone(activation, q_a, q_b, c, 2)
 
     return cellwise(cell, correlation, variance, variance_b, weight_var, bias_var)
+
+
+def _pair(q_a, q_b, root, c) -> covariances.Cell:
+    """Two inputs."""
+    fixed = jax.lax.stop_gradient(c)
+    return covariances.Cell(q_a, q_b, root * c, 1 - fixed, 1 + fixed)
+
+
+def _cone(activation, q_a, q_b, c, order: int):
+    """0, with no order-th derivative by c where E[φ'φ'] is a cone: at ±1 if φ' jumps."""
+    if not slope_jumps(activation):
+        return jnp.zeros_like(c)
+    cone = (q_a == q_b) | (order_at_zero(activation) == 1)
+    return refused(c, cone & (jnp.abs(c) == 1), order) - c
 
 
 @of_variances

@@ -3,12 +3,14 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigprop import theory
+from sigprop import activations, theory
 from tests.reference import independent
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
@@ -194,3 +196,58 @@ def test_arguments_broadcast_as_a_loop_would():
         for x, b in zip(c, bias_var)
     ]
     np.testing.assert_allclose(several, single, rtol=1e-14)
+
+
+# ------------------------------------------------------------------- derivatives at c = ±1
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("name", ["tanh", "erf", "gelu"])
+def test_derivatives_where_the_correlation_is_one(name, sign, float64):
+    """Price: each derivative by c is q times the expectation of one more derivative of both."""
+    q, weight_var, fn = 1.3, 1.5, activations.get(name).fn
+    z, weights = independent.composite_rule(q, ())
+
+    def product(f):
+        a, b = (np.asarray(jax.vmap(f)(jnp.asarray(s * np.sqrt(q) * z))) for s in (1.0, sign))
+        return weight_var * (weights @ (a * b))
+
+    def chi(c):
+        return theory.chi(name, q, weight_var=weight_var, correlation=c)
+
+    def mapped(c):
+        return theory.correlation_map(name, c, variance=q, weight_var=weight_var, bias_var=0.1)
+
+    square = weight_var * (weights @ np.square(fn(np.sqrt(q) * z))) + 0.1
+    slope = product(jax.grad(fn))
+    bend = q * product(jax.grad(jax.grad(fn)))
+    np.testing.assert_allclose(jax.grad(chi)(sign), bend, rtol=1e-9)
+    np.testing.assert_allclose(jax.grad(mapped)(sign), q * slope / square, rtol=1e-9)
+    np.testing.assert_allclose(jax.hessian(mapped)(sign), q * bend / square, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["relu", "hard_tanh"])
+def test_derivatives_that_a_jumping_slope_does_not_have(name, float64):
+    at = {"variance": 1.3, "weight_var": 1.5}
+    for c in (1.0, -1.0):
+        slope = jax.grad(lambda c: theory.chi(name, correlation=c, **at))(c)
+        assert not np.isfinite(slope)
+        bend = jax.hessian(lambda c: theory.correlation_map(name, c, bias_var=0.1, **at))(c)
+        assert not np.isfinite(bend)
+    by_q = jax.grad(lambda q: theory.chi("hard_tanh", q, weight_var=1.0))(1.3)
+    exact = -np.exp(-1 / 2.6) / np.sqrt(2 * np.pi) * 1.3**-1.5  # of P(|z| < 1/√q)
+    np.testing.assert_allclose(by_q, exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("correlation0", [1.0, -1.0, 0.5])
+@pytest.mark.parametrize("name", ["relu", "erf"])
+def test_trajectories_differentiate_wherever_they_start(name, correlation0, float64):
+    def last(weight_var):
+        path = theory.propagate(
+            name, depth=4, weight_var=weight_var, bias_var=0.1, correlation0=correlation0
+        )
+        return path.one_minus_correlation[-1]
+
+    step = 1e-4
+    slope = (last(1.5 + step) - last(1.5 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(last)(1.5), slope, rtol=1e-6, atol=1e-12)
