@@ -104,15 +104,25 @@ class Closer:
     structure: Structure
     found: Measured
 
-    def holds(self, value: int, what: str) -> bool:
-        """Of the gradient by a value ("zero", "bad") or of the value itself ("broken")."""
-        table = self.found.noted if what == "broken" else self.found.slopes
+    def silent(self, value: int) -> bool:
+        """Whether the gradient by a value is known to be exactly 0, at all steps."""
+        return value in self.found.slopes and bool(np.all(self.found.slopes[value]["largest"] == 0))
+
+    def broken(self, value: int, backwards: bool = False) -> np.ndarray:
+        """Where it is not finite: the value or the gradient by it, by steps of the loops around."""
+        table = self.found.slopes if backwards else self.found.noted
         if value not in table:
-            return False
-        sizes = table[value]["size"] if what == "broken" else table[value]
-        if what == "zero":
-            return bool(np.all(sizes["largest"] == 0))
-        return not bool(np.all(sizes["finite"]))
+            return np.zeros(1, bool)
+        return ~np.atleast_1d(
+            table[value]["finite"] if backwards else table[value]["size"]["finite"]
+        )
+
+    def begins(self, node: Node, backwards: bool = False) -> bool:
+        """Whether, at some step, what it gives on is not finite though all that it gets is."""
+        given = [self.broken(a.value, backwards) for a in node.inputs if a.value is not None]
+        made = [self.broken(value, backwards) for value in node.outputs]
+        after, before = (given, made) if backwards else (made, given)
+        return any(np.any(a & ~_any_of(before, a.shape)) for a in after)
 
     def is_zero(self, value: int) -> bool:
         """Whether a value is known to be exactly 0."""
@@ -137,6 +147,16 @@ class Closer:
         floating = [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]
         narrowest = min(floating, key=lambda d: (d.itemsize, str(d)), default="")
         return Operation(node, low, high, zero, str(narrowest), self.structure.line(node))
+
+
+def _any_of(flags: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """At which steps one of them holds, of values in fewer or the same loops."""
+    found = np.zeros(shape, bool)
+    for flag in flags:
+        while flag.ndim < len(shape):
+            flag = flag[..., None]
+        found |= flag if flag.ndim == len(shape) else np.any(flag)
+    return found
 
 
 def _is_zero(atom: Atom) -> bool:
@@ -217,7 +237,7 @@ def _emptied(closer: Closer, start: Sequence[int], ends: set[int]) -> list[Opera
 def _blockers(closer: Closer, start: Sequence[int], ends: set[int]) -> list[Operation]:
     """Those that a place meets before any other place."""
     seen = closer.structure.trail.downstream(start, ends) - ends
-    silent = lambda value: value not in closer.found.slopes or closer.holds(value, "zero")  # noqa: E731
+    silent = lambda value: value not in closer.found.slopes or closer.silent(value)  # noqa: E731
     found = [
         node
         for value in sorted(seen)
@@ -238,19 +258,20 @@ def forward_cause(reading: Reading, broken: Sequence[int], fine: Collection[int]
     """Where what is not finite begins: maker of one of the values, or of what they come from."""
     trail = reading.structure.trail
     closer = _watched(reading, trail.upstream(broken, fine), trail)
-    nodes = trail.where_it_begins(broken, lambda value: closer.holds(value, "broken"))
-    return [closer.operation(node) for node in nodes]
+    nodes = trail.makers_through(broken, lambda value: bool(np.any(closer.broken(value))))
+    return [closer.operation(node) for node in nodes if closer.begins(node)]
 
 
 def backward_cause(reading: Reading, broken: Sequence[int], fine: Collection[int]):
     """Which operation first gives back what is not finite though it got what is."""
     trail = reading.structure.trail
     closer = _watched(reading, trail.downstream(broken, fine), trail)
-    bad = lambda value: closer.holds(value, "bad")  # noqa: E731
+    bad = lambda value: bool(np.any(closer.broken(value, backwards=True)))  # noqa: E731
     nodes = [
-        n
-        for n in trail.where_it_stops(broken, bad)
-        if any(is_floating(v.aval) for v in n.equation.outvars)
+        node
+        for node in trail.users_through(broken, bad)
+        if closer.begins(node, backwards=True)
+        and any(is_floating(v.aval) for v in node.equation.outvars)
     ]
     risky = sorted(nodes, key=lambda node: node.name not in _RISKY)
     return [closer.operation(node) for node in risky]

@@ -9,10 +9,10 @@ from flax import linen, nnx
 
 from sigprop.diagnosis.reading import Reading, read, structure_of
 from sigprop.diagnosis.remedy import remedy
-from sigprop.diagnosis.report import Diagnosis
+from sigprop.diagnosis.report import Diagnosis, without_slope
 from sigprop.diagnosis.statistics import LayerReading, layer_readings
 from sigprop.diagnosis.verdict import Finding, judge, share_read, unread
-from sigprop.gradients.objective import objective
+from sigprop.gradients.objective import ConstantLoss, objective, one_number
 
 __all__ = ["diagnose"]
 
@@ -77,7 +77,10 @@ def diagnose(
     """
     if apply is not None:
         loss = _of_function(loss, apply)
-    target = _objective(model, loss, batch, apply is not None)
+    try:
+        target = _objective(model, loss, batch, apply is not None)
+    except ConstantLoss:
+        return without_slope(float(one_number(loss(model, batch))))
     structure = structure_of(target, model)
     finite = _finite(batch)
 

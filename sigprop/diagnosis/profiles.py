@@ -236,31 +236,39 @@ def _profile(through: str, way: Sequence[Spot]) -> Profile:
 
 
 def _through_time(reading: Reading, line: Line) -> list[Profile]:
-    """What a loop carries, at the start of every step but the first, in the order it is run."""
-    around = places(reading.structure.graph).loops[line.values[0]]
-    logs = [_by_step(reading, value, len(around)) for value in line.values]
+    """Gradients at what goes through time, in the order it is run.
+
+    Of a loop: at what it carries, at the start of every step but the first. Of an associative scan:
+    at what enters at every step.
+    """
+    logs = [_by_step(reading, value) for value in line.values]
     total = np.logaddexp.reduce(np.stack(logs), axis=0)
-    if line.loop.name == "scan" and line.loop.equation.params["reverse"]:
+    if line.node.name == "scan" and line.node.equation.params["reverse"]:
         total = total[::-1]
-    where = reading.structure.line(line.loop) or line.loop.name
-    names = tuple(f"step {step} of the loop at {where}" for step in range(total.size))
-    nothing = np.zeros(0)
+    what = "loop" if line.axis is None else "associative scan"
+    where = reading.structure.line(line.node) or line.node.name
+    names = tuple(f"step {step} of the {what} at {where}" for step in range(total.size))
+    start = 0 if line.axis is not None else 1
     losses = total.size if _reads_every_step(reading, line) else 1
-    return [Profile("time", names[1:], total[1:], nothing, nothing, losses=losses)]
+    nothing = np.zeros(0)
+    return [Profile("time", names[start:], total[start:], nothing, nothing, losses=losses)]
 
 
 def _reads_every_step(reading: Reading, line: Line) -> bool:
-    """Whether a loop gives out something of the signal at every step."""
+    """Whether something of the signal is given out at every step."""
+    if line.axis is not None:
+        return True
     graph, flow = reading.structure.graph, reading.structure.flow
-    if line.loop.name != "scan":
+    if line.node.name != "scan":
         return False
-    rows = line.loop.outputs[line.loop.equation.params["num_carry"] :]
+    rows = line.node.outputs[line.node.equation.params["num_carry"] :]
     return any(flow.origins[v].signal and is_floating(graph.avals[v]) for v in rows)
 
 
-def _by_step(reading: Reading, value: int, loops: int) -> np.ndarray:
+def _by_step(reading: Reading, value: int) -> np.ndarray:
     """Ln of the squared norm of the gradient at every step, outer loops together."""
-    logs = log_mean_square(reading.measured.slopes[value])
-    logs = logs.reshape(-1, logs.shape[-1]) if loops > 1 else logs[None]
+    logs = log_mean_square(reading.measured.slopes[value]["steps"])
+    loops = places(reading.structure.graph)
     entries = reading.structure.graph.avals[value].size
-    return np.logaddexp.reduce(logs, axis=0) + math.log(max(entries, 1))
+    entries *= math.prod(loops.lengths(value, reading.structure.ran.counts))
+    return logs + math.log(max(entries // logs.size, 1))

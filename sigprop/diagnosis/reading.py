@@ -157,12 +157,13 @@ def _new_structure(graph: Graph, constants, target: Objective, data, kinds) -> S
     after = {s: following(graph, around, trail, s.output) for s in flow.sites}
     lines = timelines(graph, flow, counts)
     places = places_in_order(graph, flow, counts)
-    carried = [value for line in lines for value in line.values]
-    slopes: dict[int, Callable] = dict.fromkeys(carried, size)
     ends = _ends(places, flow)
+    slopes: dict[int, Callable] = {}
     heads = [s.entering for s in flow.sites if s.output in ends]
     slopes.update(dict.fromkeys(_with_slopes(graph, flow, heads), size))
     slopes.update({s.output: _slope_note(s) for s in flow.sites})
+    for line in lines:
+        slopes.update({v: _line_note(line, slopes.get(v, size)) for v in line.values})
     notes = {s.output: _note(s, after[s].flat) for s in flow.sites}
     ran = Pass(graph, counts, notes, slopes, _closed(flow, values), ends)
     called = Names(names, [np.ndim(v) for v in values], flow, kinds)
@@ -258,6 +259,17 @@ def _slope_note(site: Site) -> Callable[[Any, int], Any]:
     return reduce
 
 
+def _line_note(line: Line, note: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    """Of the gradient by what goes through time: its size at every step besides."""
+
+    def reduce(g, stacked):
+        axis = stacked - 1 if line.axis is None else stacked + line.axis
+        g = np.moveaxis(np.asarray(g), axis, 0)
+        return {**note(np.moveaxis(g, 0, axis), stacked), "steps": size(g, 1)}
+
+    return reduce
+
+
 def _by_unit(holds: np.ndarray, units: Sequence[int], stacked: int) -> Any:
     """The share of units of which something holds everywhere."""
     ours = {axis + stacked for axis in units}
@@ -293,11 +305,15 @@ def read(structure: Structure, values: Sequence[Any]) -> Reading:
 
 def _merged(first: dict[int, Any], opened: dict[int, Any]) -> dict[int, Any]:
     """Gradients as they are; where there is none, as they are with factors of 0 opened."""
-    found = {}
-    for value, own in first.items():
-        alive = (own["largest"] != 0) | ~own["finite"]
-        found[value] = {k: np.where(alive, a, opened[value][k]) for k, a in own.items()}
-    return found
+    return {value: _merged_sizes(own, opened[value]) for value, own in first.items()}
+
+
+def _merged_sizes(own: dict[str, Any], opened: dict[str, Any]) -> dict[str, Any]:
+    alive = (own["largest"] != 0) | ~own["finite"]
+    return {
+        k: _merged_sizes(a, opened[k]) if isinstance(a, dict) else np.where(alive, a, opened[k])
+        for k, a in own.items()
+    }
 
 
 def stands_of(ran: Pass, values: Sequence[Any], opened: Collection[int]) -> list[Any]:

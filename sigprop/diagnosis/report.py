@@ -135,6 +135,23 @@ class Diagnosis:
         )
 
 
+def without_slope(loss: float) -> Diagnosis:
+    """Of a loss that nothing of the model reaches, although the model is called."""
+    return Diagnosis(
+        verdict="vanishing",
+        evidence=(
+            "the model is called, but what the loss takes of it has no slope by any parameter: it "
+            "is the same whatever the weights, as second derivatives of relu are",
+        ),
+        suggestion="use an activation that has as many derivatives as the loss takes (tanh, gelu)",
+        loss=loss,
+        gradient_rate=math.nan,
+        gradient_rate_stderr=math.nan,
+        layers=(),
+        unread=(),
+    )
+
+
 def _unit(name: str) -> dict[str, str]:
     return {"long_name": name, "units": "1"}
 

@@ -10,7 +10,11 @@ from jaxtyping import Array, Float
 
 from sigprop.gradients.parameters import Parameters, take_apart
 
-__all__ = ["Objective", "first_line", "objective", "traced"]
+__all__ = ["ConstantLoss", "Objective", "first_line", "objective", "one_number", "traced"]
+
+
+class ConstantLoss(ValueError):
+    """The loss calls the model, but nothing of what hangs on its parameters reaches it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Objective:
     def __call__(self, values: Sequence[Any]) -> Float[Array, ""]:
         """The loss of the model with these arrays in it."""
         with jax.default_matmul_precision("highest"):
-            return _one_number(self.loss(self.parameters.rebuild(values), self.batch))
+            return one_number(self.loss(self.parameters.rebuild(values), self.batch))
 
     def value_and_gradient(self) -> tuple[Float[Array, ""], tuple[Any, ...]]:
         """The loss, and its gradient by each array."""
@@ -68,7 +72,7 @@ def traced(target: Objective) -> tuple[Any, list[Any]]:
         return jax.make_jaxpr(target.__call__)(list(target.parameters.values)), []
 
 
-def _one_number(value: Any) -> Any:
+def one_number(value: Any) -> Any:
     """Of (loss, aux) the loss; of an array of one entry, that entry."""
     if isinstance(value, tuple) and value and hasattr(value[0], "dtype"):
         value = value[0]
@@ -83,7 +87,7 @@ _LEAF = jax.tree.structure(0)
 
 def _check_scalar(found: Objective) -> None:
     def compute(values):
-        return _one_number(found.loss(found.parameters.rebuild(values), found.batch))
+        return one_number(found.loss(found.parameters.rebuild(values), found.batch))
 
     try:
         program, after = jax.make_jaxpr(compute, return_shape=True)(found.parameters.values)
@@ -96,7 +100,8 @@ def _check_scalar(found: Objective) -> None:
         given = f"{leaf.dtype}{list(leaf.shape)}" if leaf is not None else type(after).__name__
         raise ValueError(f"loss(model, batch) must return one real number, got {given}")
     if not _uses_its_input(program.jaxpr):
-        raise ValueError(
+        kind = ConstantLoss if _is_given_on(program.jaxpr) else ValueError
+        raise kind(
             "loss(model, batch) must depend on the model it is given, got one that does not: it "
             "may be using another model from outside"
         )
@@ -109,6 +114,12 @@ def _uses_its_input(program) -> bool:
         if any(not hasattr(v, "val") and v in reached for v in equation.invars):
             reached.update(equation.outvars)
     return any(not hasattr(v, "val") and v in reached for v in program.outvars)
+
+
+def _is_given_on(program) -> bool:
+    """Whether anything at all is computed from what a program is given."""
+    given = set(program.invars)
+    return any(not hasattr(v, "val") and v in given for e in program.eqns for v in e.invars)
 
 
 def first_line(error: Exception) -> str:

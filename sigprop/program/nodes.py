@@ -51,6 +51,12 @@ class Node:
     outputs: tuple[int, ...]
     bodies: tuple["Program", ...] = ()
 
+    def inside(self, function: str) -> int:
+        """How many calls of a function, by its name, it was written in."""
+        traceback = self.equation.source_info.traceback
+        frames = () if traceback is None else traceback.frames
+        return sum(frame.function_name.rpartition(".")[2] == function for frame in frames)
+
     @property
     def line(self) -> str:
         """File and line of the user's source, "" where JAX does not know."""

@@ -44,21 +44,15 @@ class Trail:
         if value in self.makers:
             yield from (a.value for a in self.makers[value].inputs if a.value is not None)
 
-    def where_it_stops(self, start: Iterable[int], holds: Callable[[int], bool]) -> list[Node]:
-        """Going to the loss through values of which something holds: users where that ends.
-
-        An operation is one of them if what it is given has the property and nothing it makes has.
-        """
+    def users_through(self, start: Iterable[int], holds: Callable[[int], bool]) -> list[Node]:
+        """Going to the loss through values of which something holds: all that use them."""
         seen = _closure(start, (), lambda value: [v for v in self._next(value) if holds(v)])
-        users = dict.fromkeys(node for value in sorted(seen) for node in self.users.get(value, ()))
-        return [node for node in users if not any(holds(value) for value in node.outputs)]
+        return list(dict.fromkeys(n for value in sorted(seen) for n in self.users.get(value, ())))
 
-    def where_it_begins(self, start: Iterable[int], holds: Callable[[int], bool]) -> list[Node]:
-        """Going to the input through values of which something holds: makers where it begins."""
+    def makers_through(self, start: Iterable[int], holds: Callable[[int], bool]) -> list[Node]:
+        """Going to the input through values of which something holds: all that make them."""
         seen = _closure(start, (), lambda value: [v for v in self._previous(value) if holds(v)])
-        makers = [self.makers[value] for value in sorted(seen) if value in self.makers]
-        given = lambda node: [a.value for a in node.inputs if a.value is not None]  # noqa: E731
-        return [node for node in makers if not any(holds(value) for value in given(node))]
+        return [self.makers[value] for value in sorted(seen) if value in self.makers]
 
 
 def _closure(start: Iterable[int], ends: Collection[int], step: Callable) -> set[int]:

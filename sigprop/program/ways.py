@@ -39,10 +39,21 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """What a loop through time carries: values at the start of its steps, one to a carry."""
+    """What goes through time.
 
-    loop: Node
+    Attributes
+    ----------
+    node
+        The loop, or an operation of an associative scan.
+    values
+        Of a loop: what it carries, at the start of its steps. Of an associative scan: what enters.
+    axis
+        Of the values, along which an associative scan runs; None for a loop.
+    """
+
+    node: Node
     values: tuple[int, ...]
+    axis: int | None = None
 
 
 def depth_loops(flow: Flow) -> frozenset[Node]:
@@ -127,7 +138,26 @@ def timelines(graph: Graph, flow: Flow, counts: Mapping[Node, int]) -> tuple[Lin
         if length_of(node, counts) >= 3:
             values = carried(graph, flow, node)
             found += [Line(node, values)] if values else []
-    return tuple(found)
+    return (*found, *_associative(graph, flow))
+
+
+def _associative(graph: Graph, flow: Flow) -> list[Line]:
+    """Associative scans: what each cuts into even and odd steps before it calls itself."""
+    found: dict[int, tuple[Node, int]] = {}
+    for node in graph.nodes():
+        strides = node.equation.params["strides"] or () if node.name == "slice" else ()
+        value = node.inputs[0].value if 2 in strides else None
+        if value is None or not node.inside("associative_scan") or node.inside("_scan") > 1:
+            continue
+        axis = strides.index(2)
+        if _is_signal(graph, flow, value) and graph.avals[value].shape[axis] >= 3:
+            found.setdefault(value, (node, axis))
+    return [Line(node, (value,), axis) for value, (node, axis) in found.items()]
+
+
+def _is_signal(graph: Graph, flow: Flow, value: int) -> bool:
+    origin, aval = flow.origins[value], graph.avals[value]
+    return bool(is_floating(aval) and aval.shape and origin.signal and origin.sources)
 
 
 def carried(graph: Graph, flow: Flow, loop: Node) -> tuple[int, ...]:
@@ -137,11 +167,5 @@ def carried(graph: Graph, flow: Flow, loop: Node) -> tuple[int, ...]:
     count = len(body.outputs) if loop.name == "while" else params["num_carry"]
     pairs = zip(body.inputs[first : first + count], body.outputs)
     return tuple(
-        value
-        for value, after in pairs
-        if after.value != value
-        and is_floating(graph.avals[value])
-        and graph.avals[value].shape
-        and flow.origins[value].signal
-        and flow.origins[value].sources
+        value for value, after in pairs if after.value != value and _is_signal(graph, flow, value)
     )

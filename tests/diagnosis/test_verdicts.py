@@ -33,19 +33,6 @@ EVERY_RUN = (
 CURED_EVERY_RUN = ("selu mlp, dict, x0.3", "scanned mlp, x3")
 
 
-# What the doctor does not say yet: each of these fails until he does.
-NOT_YET = {
-    "log in a scanned, compiled function": "an operation inside a loop is not named, forwards",
-    "pinn of relu": "a loss without any slope is refused as one that does not use the model",
-    "s5 that forgets": "an associative scan is not read as time",
-}
-
-
-def _case(name):
-    marks = [pytest.mark.xfail(reason=NOT_YET[name])] if name in NOT_YET else []
-    return pytest.param(name, marks=marks, id=name)
-
-
 @functools.cache
 def diagnosed(name):
     case = cases.CASES[name]
@@ -53,7 +40,7 @@ def diagnosed(name):
 
 
 @pytest.mark.every_run(*EVERY_RUN)
-@pytest.mark.parametrize("name", [_case(name) for name in cases.CASES])
+@pytest.mark.parametrize("name", list(cases.CASES))
 def test_the_doctor_says_what_was_measured(name):
     case, report = cases.CASES[name], diagnosed(name)
     assert report.verdict in case.verdicts, str(report)
@@ -69,9 +56,7 @@ def test_the_doctor_says_what_was_measured(name):
 
 
 @pytest.mark.every_run(*CURED_EVERY_RUN)
-@pytest.mark.parametrize(
-    "name", [n for n, c in cases.CASES.items() if c.verdict != "healthy" and n not in NOT_YET]
-)
+@pytest.mark.parametrize("name", [n for n, c in cases.CASES.items() if c.verdict != "healthy"])
 def test_numbers_that_are_suggested_cure(name):
     report = diagnosed(name)
     if report.repaired is not None:
