@@ -17,7 +17,7 @@ from sigprop.diagnosis.reading import Reading
 from sigprop.diagnosis.statistics import log_sum
 from sigprop.program import Line, Place, Size, is_floating, log_mean_square, places
 
-__all__ = ["Ends", "Profile", "Spot", "profiles", "spots"]
+__all__ = ["Ends", "Profile", "Spot", "profiles", "spots", "stderr_of_change"]
 
 _SAME_WEIGHT = 3  # uses of one weight on one way make time
 
@@ -38,6 +38,8 @@ class Spot:
         ln ‖∂loss/∂x‖², x what enters, of the layers that nothing comes after; else nan.
     opened
         Whether its gradient is 0 as long as factors of 0 are not opened.
+    shares
+        Of ‖∂loss/∂z‖², by example of the batch; empty where there are no examples.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Spot:
     log_entering: float
     log_gradient_entering: float
     opened: bool
+    shares: np.ndarray
 
     @property
     def log_effect(self) -> float:
@@ -70,6 +73,8 @@ class Profile:
         As `Spot` has them; empty through time, where all places are alike.
     spots
         The places, through layers.
+    shares
+        Of every place: as `Spot` has it.
     losses
         How many steps of a loop through time may enter the loss by themselves.
     """
@@ -79,6 +84,7 @@ class Profile:
     log_gradient: np.ndarray
     log_effect: np.ndarray
     log_entering: np.ndarray
+    shares: tuple[np.ndarray, ...]
     spots: tuple[Spot, ...] = ()
     losses: int = 1
 
@@ -107,12 +113,39 @@ class Ends:
     counts
         Whether it is more than a change of scale: whether the signal that enters the layers, or the
         effect of noise in proportion to it, changes by as much.
+    stderr
+        Of the change, over the batch's examples; 0 where these are not told apart.
     """
 
     first: int
     last: int
     change: float
     counts: bool
+    stderr: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Growth of ln ‖gradient‖² from a place to the one before it; nan for a single place."""
+        return self.change / (self.last - self.first) if self.last > self.first else math.nan
+
+    @property
+    def rate_stderr(self) -> float:
+        return self.stderr / (self.last - self.first) if self.last > self.first else math.nan
+
+
+def stderr_of_change(first: np.ndarray, last: np.ndarray) -> float:
+    """Standard error of ln (Σ a / Σ b) over examples, from their shares of either sum.
+
+    Var ln (Σ a / Σ b) = n/(n - 1) Σ (a_i/Σ a - b_i/Σ b)² where a and b are of the same n examples
+    (the delta method); where they are not, the variances of both are added.
+    """
+
+    def variance(shares):
+        return np.sum(shares**2) * shares.size / (shares.size - 1) if shares.size > 1 else 0.0
+
+    if first.size == last.size:
+        return float(np.sqrt(variance(first - last)))
+    return float(np.sqrt(sum(variance(s - 1 / max(s.size, 1)) for s in (first, last))))
 
 
 def spots(reading: Reading) -> tuple[Spot, ...]:
@@ -162,7 +195,17 @@ def _spot(name: str, place: Place, noted, slope, entries: int, at_entrance: floa
         math.nan if entering is None or place.site.kind == "lookup" else _mean(entering),
         at_entrance,
         opened,
+        _shares(slope["examples"]) if "examples" in slope else np.zeros(0),
     )
+
+
+def _shares(found: Size) -> np.ndarray:
+    """Of the sum over all, by the last axis."""
+    logs = log_mean_square(found)
+    with np.errstate(invalid="ignore"):  # of what is not finite
+        logs = np.logaddexp.reduce(logs.reshape(-1, logs.shape[-1]), axis=0)
+    total = log_sum(logs)
+    return np.exp(logs - total) if math.isfinite(total) else np.zeros(0)
 
 
 def _total(found: Size) -> float:
@@ -231,6 +274,7 @@ def _profile(through: str, way: Sequence[Spot]) -> Profile:
         column("log_gradient"),
         column("log_effect"),
         column("log_entering"),
+        tuple(spot.shares for spot in way),
         tuple(way),
     )
 
@@ -243,15 +287,33 @@ def _through_time(reading: Reading, line: Line) -> list[Profile]:
     """
     logs = [_by_step(reading, value) for value in line.values]
     total = np.logaddexp.reduce(np.stack(logs), axis=0)
+    by_example = [reading.measured.slopes[value]["steps_by_example"] for value in line.values]
+    shares = [_shares_by_step(found) for found in by_example]
+    largest = shares[int(np.argmax([log_sum(x) for x in logs]))]
+    order = slice(None)
     if line.node.name == "scan" and line.node.equation.params["reverse"]:
-        total = total[::-1]
+        order = slice(None, None, -1)
+    total, largest = total[order], largest[order]
     what = "loop" if line.axis is None else "associative scan"
     where = reading.structure.line(line.node) or line.node.name
     names = tuple(f"step {step} of the {what} at {where}" for step in range(total.size))
     start = 0 if line.axis is not None else 1
     losses = total.size if _reads_every_step(reading, line) else 1
     nothing = np.zeros(0)
-    return [Profile("time", names[start:], total[start:], nothing, nothing, losses=losses)]
+    return [
+        Profile(
+            "time", names[start:], total[start:], nothing, nothing, tuple(largest[start:]),
+            losses=losses,
+        )
+    ]  # fmt: skip
+
+
+def _shares_by_step(found: Size) -> list[np.ndarray]:
+    """Of every step, by example."""
+    logs = log_mean_square(found)
+    if logs.ndim < 2:
+        return [np.zeros(0)] * logs.size
+    return [_shares({k: v[step] for k, v in found.items()}) for step in range(len(logs))]
 
 
 def _reads_every_step(reading: Reading, line: Line) -> bool:

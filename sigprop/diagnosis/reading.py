@@ -251,10 +251,15 @@ def _moments(z: np.ndarray, stacked: int) -> dict[str, Any]:
 
 
 def _slope_note(site: Site) -> Callable[[Any, int], Any]:
-    """Of the gradient at a site's output: its size, and units without any."""
+    """Of the gradient at a site's output: its size, by example too, and units without any."""
 
     def reduce(g, stacked):
-        return {**size(g, stacked), "dead": _by_unit(np.asarray(g) == 0, site.units, stacked)}
+        g = np.asarray(g)
+        others = [a for a in range(g.ndim - stacked) if a not in site.units]
+        found = {**size(g, stacked), "dead": _by_unit(g == 0, site.units, stacked)}
+        if others:
+            found["examples"] = size(np.moveaxis(g, others[0] + stacked, stacked), stacked + 1)
+        return found
 
     return reduce
 
@@ -263,9 +268,10 @@ def _line_note(line: Line, note: Callable[[Any, int], Any]) -> Callable[[Any, in
     """Of the gradient by what goes through time: its size at every step besides."""
 
     def reduce(g, stacked):
+        found = note(g, stacked)
         axis = stacked - 1 if line.axis is None else stacked + line.axis
         g = np.moveaxis(np.asarray(g), axis, 0)
-        return {**note(np.moveaxis(g, 0, axis), stacked), "steps": size(g, 1)}
+        return {**found, "steps": size(g, 1), "steps_by_example": size(g, min(g.ndim, 2))}
 
     return reduce
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop import theory
-from sigprop.diagnosis.growth import Growth
-from sigprop.diagnosis.profiles import Spot
+from sigprop.diagnosis.profiles import Ends, Spot
 from sigprop.diagnosis.reading import Reading
 from sigprop.diagnosis.sentences import listed
 from sigprop.diagnosis.statistics import LayerReading
@@ -40,6 +39,7 @@ _ADVICE = {
     "unread": (
         "hand over the function inside without its own derivative, or judge that part on its own"
     ),
+    "examples": "a larger batch tells",
     "none": "give it at least one multiply by a parameter",
 }
 
@@ -143,9 +143,9 @@ def _search(
     judged: Callable[[float], Finding], start: Finding, low: float, high: float
 ) -> float | None:
     """By halves, in the log of the factor; None if no factor between two helps."""
-    if start.verdict == "vanishing":
+    if start.change < 0:
         low = max(low, 0.0)
-    elif start.verdict in ("exploding", "nonfinite"):
+    elif start.change > 0:
         high = min(high, 0.0)
     if low >= high:
         return None
@@ -154,7 +154,7 @@ def _search(
         found = judged(math.exp(middle))
         if found.verdict == "healthy":
             return float(f"{math.exp(middle):.3g}")
-        if found.verdict == "vanishing":
+        if found.change < 0:
             low = middle
         else:
             high = middle
@@ -230,16 +230,16 @@ def _at(reading, finding, layers, name, weight_var, bias, bias_var) -> list[Any]
     return _changed(reading.values, new)
 
 
-def _describes(chi: float, found: Growth) -> bool:
+def _describes(chi: float, found: Ends) -> bool:
     """Whether ln χ is what was measured; a normalised or residual model is another matter."""
-    allowed = 0.25 * abs(found.rate) + 3 * found.stderr + 0.1
+    allowed = 0.25 * abs(found.rate) + 3 * found.rate_stderr + 0.1
     return chi > 0 and math.isfinite(found.rate) and abs(math.log(chi) - found.rate) <= allowed
 
 
 def _sigmoid(finding: Finding, layers: Sequence[LayerReading]) -> str:
     """Of an activation with no critical point that theory describes: another activation."""
     numbers = _numbers(finding, layers)
-    if numbers is None or not _describes(numbers[3], finding.growth):
+    if numbers is None or not _describes(numbers[3], finding.ends):
         return ""
     name, _, _, chi = numbers
     points = [theory.critical_weight_var(name, bias_var=b) for b in (0.0, *_BIAS_VARS)]

@@ -44,8 +44,8 @@ class Diagnosis:
     loss
         The loss on the batch.
     gradient_rate, gradient_rate_stderr
-        Growth of ln ‖∂loss/∂z‖² a layer along the longest way, towards the input, and its
-        standard error; nan with fewer than 3 layers.
+        Growth of ln ‖∂loss/∂z‖² a layer along the longest way, towards the input, from its one end
+        to the other, and its standard error over the batch's examples; nan with a single layer.
     layers
         A `LayerReading` for every use of a layer, in the order in which they were passed.
     unread

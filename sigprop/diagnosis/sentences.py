@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from sigprop.diagnosis.causes import Operation
-from sigprop.diagnosis.growth import Growth
 from sigprop.diagnosis.profiles import Ends, Profile, Spot
 from sigprop.diagnosis.reading import Reading
 from sigprop.diagnosis.statistics import LayerReading
@@ -21,6 +20,7 @@ __all__ = [
     "stop",
     "stuck",
     "units",
+    "unsure",
     "unread",
     "way",
 ]
@@ -48,22 +48,25 @@ def factor(log_square: float) -> str:
     return f"{math.exp(log_square / 2):.3g}"
 
 
-def way(main: Profile, ends: Ends, rate: Growth) -> tuple[str, ...]:
+def way(main: Profile, ends: Ends) -> tuple[str, ...]:
     """How the gradient grows along the longest way."""
     if ends.first == ends.last:
         return ()
     scale = not ends.counts and abs(ends.change) > 2 * math.log(10)
-    said = change(main, ends) + (", a change of scale alone" if scale else "")
-    if math.isfinite(rate.rate):
-        said += f"; ln |gradient|² grows by {rate.rate:+.3f} ± {rate.stderr:.3f} a layer"
-    return (said,)
+    return (change(main, ends) + (", a change of scale alone" if scale else ""),)
 
 
 def change(of: Profile, ends: Ends) -> str:
-    """From one end of a way to the other."""
+    """From one end of a way to the other, with the error of the logarithm as a share."""
     first, last = of.names[ends.first], of.names[ends.last]
     times = factor(ends.change)
-    return f"through {of.through}, |gradient| at {first} is {times} times that at {last}"
+    error = f" (± {ends.stderr / 2:.1%} over the batch's examples)" if ends.stderr > 0 else ""
+    return f"through {of.through}, |gradient| at {first} is {times} times that at {last}{error}"
+
+
+def unsure(of: Profile, ends: Ends) -> tuple[str, ...]:
+    """Two standard errors do not tell it from what is allowed."""
+    return (change(of, ends) + ": two standard errors do not tell on which side of the line",)
 
 
 def local(spot: Spot, step: float, row: LayerReading | None) -> tuple[str, ...]:

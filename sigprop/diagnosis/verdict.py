@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from sigprop.diagnosis import sentences
 from sigprop.diagnosis.causes import Operation, stops
-from sigprop.diagnosis.growth import Growth, growth
 from sigprop.diagnosis.nonfinite import nonfinite
-from sigprop.diagnosis.profiles import Ends, Profile, Spot, profiles, spots
+from sigprop.diagnosis.profiles import Ends, Profile, Spot, profiles, spots, stderr_of_change
 from sigprop.diagnosis.reading import Reading
 from sigprop.diagnosis.statistics import LayerReading
 
@@ -30,6 +29,7 @@ LOSS_FACTOR = 1e4
 _REMARKABLE = 30.0
 
 _ALLOWED = 2 * math.log(STABLE_FACTOR)
+_NO_ENDS = Ends(0, 0, 0.0, counts=False)
 
 
 @dataclass(frozen=True)
@@ -40,24 +40,24 @@ class Finding:
     ----------
     verdict, evidence
         As `Diagnosis` has them.
-    growth
-        Of the longest way through layers.
-    main
-        That way.
+    main, ends
+        The longest way through layers, and its two ends.
     cause
         What a suggestion starts from: "dead", "saturated", "zero", "flat", "underflow", "rate",
-        "loss", "nan", "batch", "domain", "overflow", "unread", "none" or "".
+        "loss", "nan", "batch", "domain", "overflow", "unread", "none", "examples" or "".
     spots
         Places at fault.
+    change
+        Growth of ln ‖gradient‖² along the worst way.
     """
 
     verdict: str
     evidence: tuple[str, ...]
-    growth: Growth
     main: Profile | None = None
+    ends: Ends = _NO_ENDS
     cause: str = ""
     spots: tuple[Spot, ...] = ()
-    severity: float = field(default=0.0)
+    change: float = 0.0
 
 
 def judge(reading: Reading, layers: Sequence[LayerReading], batch_finite: bool) -> Finding:
@@ -72,44 +72,55 @@ def judge(reading: Reading, layers: Sequence[LayerReading], batch_finite: bool) 
        changes by more than a factor of 10 from the last place to the first (and, through layers,
        so does what enters the layers, or the effect of noise in proportion to the signal: a
        change of scale between two layers, of which neither feels anything, does not count); or the
-       loss is 10^4 times that of the same model with outputs of 0.
-    5. *undecided*: there is no layer to judge by.
+       loss is 10^4 times that of the same model with outputs of 0 and the outputs are large.
+    5. *undecided*: two standard errors of such a change, over the batch's examples, reach to the
+       other side of the factor; or there is no layer to judge by.
     6. *healthy*.
     """
     found = spots(reading)
     ways = profiles(reading, found)
     main = next((way for way in ways if way.through == "layers"), None)
-    rate = growth(main.log_gradient if main is not None else np.zeros(0))
+    ends = _compared(main) if main is not None else _NO_ENDS
+    absurd = _absurd(reading, found, LOSS_FACTOR)
     remarks = (
-        *(sentences.absurd(reading) if _absurd(reading, _REMARKABLE) else ()),
+        *(sentences.absurd(reading) if _absurd(reading, found, _REMARKABLE) else ()),
         *sentences.opened(reading.opened),
-        *(sentences.way(main, _compared(main), rate) if main is not None else ()),
+        *(sentences.way(main, ends) if main is not None else ()),
         *sentences.units(layers),
         *sentences.unread(unread(reading), reading.structure.unused),
     )
 
-    def finding(verdict, evidence=(), cause="", at=(), severity=0.0):
-        more = [each for each in remarks if not each.startswith(tuple(evidence) or ("\n",))]
+    def finding(verdict, evidence=(), cause="", at=(), change=0.0):
+        said = "\n".join(evidence)
+        more = [each for each in remarks if each not in said]
         evidence = tuple(sentences.short(each) for each in (*evidence, *more))
-        return Finding(verdict, evidence, rate, main, cause, tuple(at), severity)
+        return Finding(verdict, evidence, main, ends, cause, tuple(at), change)
 
     broken, cause = nonfinite(reading, found, batch_finite)
     if broken:
-        return finding("nonfinite", broken, cause, severity=math.inf)
+        return finding("nonfinite", broken, cause, change=math.inf)
     share = share_read(reading)
     if share < READ_SHARE:
-        return finding("unread", sentences.share(share, reading), "unread", severity=math.inf)
+        return finding("unread", sentences.share(share, reading), "unread", change=math.nan)
     cut, cause, at = _cut_off(reading, found, layers)
+    if cut and not absurd:
+        return finding("vanishing", cut, cause, at, -math.inf)
     if cut:
-        return finding("vanishing", cut, cause, at, math.inf)
-    verdict, evidence, at, severity = _by_ways(ways, layers)
-    absurd = _absurd(reading, LOSS_FACTOR)
-    if verdict:
-        return finding("exploding" if absurd else verdict, evidence, "rate", at, severity)
+        return finding("exploding", (*sentences.absurd(reading), *cut), "loss", at, math.inf)
+    bad, unsure = _judged(ways)
+    if bad:
+        evidence, at, change = _worst(bad, layers)
+        change = math.inf if absurd else change
+        return finding("exploding" if change > 0 else "vanishing", evidence, "rate", at, change)
     if absurd:
-        return finding("exploding", cause="loss", severity=10.0)
+        return finding("exploding", cause="loss", change=math.inf)
+    if unsure:
+        way, worst = max(unsure, key=lambda each: abs(each[1].change))
+        return finding(
+            "undecided", sentences.unsure(way, worst), "examples", way.spots, worst.change
+        )
     if not found:
-        return finding("undecided", ("no layer was found to judge by",), "none", severity=1.0)
+        return finding("undecided", ("no layer was found to judge by",), "none")
     return finding("healthy")
 
 
@@ -129,9 +140,12 @@ def share_read(reading: Reading) -> float:
     return seen / max(sum(sizes.values()), 1)
 
 
-def _absurd(reading: Reading, times: float) -> bool:
+def _absurd(reading: Reading, found: Sequence[Spot], times: float) -> bool:
+    """Whether the loss is so many times that of outputs of 0, and outputs are large."""
     loss, silent = reading.measured.loss, reading.silent_loss
-    return silent > 0 and math.isfinite(silent) and loss > times * silent
+    ends = [s.log_signal for s in found if s.place.site.output in reading.structure.ran.ends]
+    large = max(ends, default=-math.inf) > 2 * math.log(_REMARKABLE)
+    return silent > 0 and math.isfinite(silent) and loss > times * silent and large
 
 
 # ---------------------------------------------------------------------------- no gradient at all
@@ -167,18 +181,29 @@ def _row(spot: Spot, layers: Sequence[LayerReading]) -> LayerReading | None:
 # ---------------------------------------------------------------------------- ways
 
 
-def _by_ways(ways: Sequence[Profile], layers: Sequence[LayerReading]):
-    """The worst way, if its gradient changes by too much."""
-    judged = [(way, _compared(way)) for way in ways]
-    bad = [(w, e) for w, e in judged if e.counts and abs(e.change) > _allowed(w, e.change)]
-    if not bad:
-        return "", (), (), 0.0
+Judged = tuple[Profile, Ends]
+
+
+def _judged(ways: Sequence[Profile]) -> tuple[list[Judged], list[Judged]]:
+    """Ways whose gradient changes by too much, and those of which that cannot be told."""
+    bad, unsure = [], []
+    for way in ways:
+        ends = _compared(way)
+        beyond = abs(ends.change) - _allowed(way, ends.change)
+        if ends.counts and beyond > 2 * ends.stderr:
+            bad.append((way, ends))
+        elif ends.counts and beyond > -2 * ends.stderr:
+            unsure.append((way, ends))
+    return bad, unsure
+
+
+def _worst(bad: Sequence[Judged], layers: Sequence[LayerReading]):
+    """Evidence for the worst of these ways, where it happens, and how much it is."""
     way, ends = max(bad, key=lambda each: abs(each[1].change))
-    verdict = "vanishing" if ends.change < 0 else "exploding"
     others = [sentences.change(w, e) for w, e in bad if w is not way]
     at, local = _steepest(way, ends, layers)
     first = sentences.local(*local) if local else ()
-    return verdict, (*first, sentences.change(way, ends), *others[:2]), at, abs(ends.change)
+    return (*first, sentences.change(way, ends), *others[:2]), at, ends.change
 
 
 def _allowed(way: Profile, change: float) -> float:
@@ -203,11 +228,12 @@ def _compared(way: Profile) -> Ends:
     own = [place for place in known if not (way.spots and way.spots[place].opened)]
     known = np.asarray(own) if len(own) > 1 else known
     if known.size < 2:
-        return Ends(0, 0, 0.0, counts=False)
+        return _NO_ENDS
     first, last = int(known[0]), int(known[-1])
     change = float(way.log_gradient[first] - way.log_gradient[last])
     if way.through == "time":
-        return Ends(first, last, change, counts=True)
+        stderr = stderr_of_change(way.shares[first], way.shares[last])
+        return Ends(first, last, change, True, stderr)
     entering = way.log_gradient[first] - way.spots[known[-1]].log_gradient_entering
     if known.size > 2:
         last = int(known[-2])
@@ -219,7 +245,8 @@ def _compared(way: Profile) -> Ends:
     entered = entered[np.isfinite(entered)]
     signal = float(entered[-1] - entered[0]) if entered.size > 1 else 0.0
     felt = [abs(x) for x in (effect, signal) if math.isfinite(x)]
-    return Ends(first, last, change, counts=max(felt, default=math.inf) > _ALLOWED)
+    stderr = stderr_of_change(way.shares[first], way.shares[last])
+    return Ends(first, last, change, max(felt, default=math.inf) > _ALLOWED, stderr)
 
 
 def _steepest(way: Profile, ends: Ends, layers: Sequence[LayerReading]):

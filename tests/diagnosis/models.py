@@ -277,7 +277,7 @@ CASES = {
         "healthy",
     ),
     "nnx, pre-norm residual": (
-        stack(30, jax.nn.relu, 1.0, norm=nnx.LayerNorm, residual=True),
+        stack(20, jax.nn.relu, 1.0, norm=nnx.LayerNorm, residual=True),
         mean_square,
         batch,
         "healthy",
