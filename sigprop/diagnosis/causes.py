@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop.diagnosis.profiles import Spot
-from sigprop.diagnosis.reading import Reading, Structure, stands_of
+from sigprop.diagnosis.reading import Reading, stands_of
+from sigprop.diagnosis.structure import Structure
 from sigprop.program import (
     Atom,
     Measured,

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from flax import linen, nnx
 
-from sigprop.diagnosis.reading import Reading, read, structure_of
+from sigprop.diagnosis.reading import Reading, read
 from sigprop.diagnosis.remedy import remedy
 from sigprop.diagnosis.report import Diagnosis, without_slope
 from sigprop.diagnosis.statistics import LayerReading, layer_readings
+from sigprop.diagnosis.structure import structure_of
 from sigprop.diagnosis.verdict import Finding, judge, share_read, unread
 from sigprop.gradients.objective import ConstantLoss, objective, one_number
 

@@ -15,6 +15,7 @@ __all__ = [
     "change",
     "local",
     "opened",
+    "replaced",
     "share",
     "short",
     "stop",
@@ -88,6 +89,16 @@ def opened(names: Sequence[str]) -> tuple[str, ...]:
     return (
         f"{listed(names)} {what} the gradient; one training step opens {it}, so what lies below is "
         "judged with a random factor in its place",
+    )
+
+
+def replaced(names: Sequence[str]) -> tuple[str, ...]:
+    """Functions with a derivative of their own that were looked into."""
+    if not names:
+        return ()
+    return (
+        f"read inside {listed(names)}, with the derivative of what it computes in the place of its "
+        "own; both give the same gradient here",
     )
 
 

@@ -85,6 +85,7 @@ def judge(reading: Reading, layers: Sequence[LayerReading], batch_finite: bool) 
     remarks = (
         *(sentences.absurd(reading) if _absurd(reading, found, _REMARKABLE) else ()),
         *sentences.opened(reading.opened),
+        *sentences.replaced(reading.structure.graph.replaced),
         *(sentences.way(main, ends) if main is not None else ()),
         *sentences.units(layers),
         *sentences.unread(unread(reading), reading.structure.unused),

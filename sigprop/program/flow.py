@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sigprop.program.nodes import Atom, Graph, Node, Program, aval_of, is_floating
+from sigprop.program.axes import axes_of, cut_of, reshaped
+from sigprop.program.nodes import Atom, Graph, Node, Program, is_floating, rule_name
 
 __all__ = ["Flow", "Origin", "Site", "flow_of"]
 
@@ -204,7 +205,7 @@ class _Walk:
             return Origin(sources, signal, array)
         slices = weighing[0].slices
         if node.name in _SLICES:
-            slices = (*slices, _where(node))
+            slices = (*slices, cut_of(node))
         return Origin(sources, False, array, slices, weighing[0].stacked)
 
     def _note(self, node: Node, given: Sequence[Origin]) -> None:
@@ -218,13 +219,13 @@ class _Walk:
             return
         sources = frozenset().union(*(given[place].sources for place in weights))
         if node.name in _OPAQUE:
-            self.hidden.update(dict.fromkeys(sources, _function_name(node)))
+            self.hidden.update(dict.fromkeys(sources, rule_name(node.equation)))
             self._add(node, "block", weights[0], (), 1, sources)
             return
         self.seen |= sources
         if _is_site(node, given):
             (at,) = weights
-            units, fan_in = _axes(self.graph, node, at)
+            units, fan_in = axes_of(self.graph, node, at)
             self._add(node, KINDS[node.name], at, units, fan_in, sources)
         elif node.name == "gather" and weights[0] == 0:
             self._add(node, "lookup", 0, None, 1, sources)
@@ -278,7 +279,7 @@ class _Walk:
                 scales.append(other)
                 site = replace(site, output=node.outputs[0], units=units, scales=tuple(scales))
             elif node.name == "reshape":
-                moved = _reshaped(shape, node.equation.params["new_sizes"], units)
+                moved = reshaped(shape, node.equation.params["new_sizes"], units)
                 if moved is None:
                     return site
                 units = moved
@@ -363,47 +364,3 @@ def _sums(program: Program) -> dict[int, Node]:
         for value, nodes in users.items()
         if len(nodes) == 1 and nodes[0] is not None and nodes[0].name in passing
     }
-
-
-def _axes(graph: Graph, node: Node, at: int) -> tuple[tuple[int, ...], int]:
-    """Axes of the output that the weight brings in, and products summed to an entry."""
-    shape = aval_of(graph, node.inputs[at]).shape
-    numbers = node.equation.params["dimension_numbers"]
-    if node.name == "conv_general_dilated":
-        if at == 0:
-            return (), math.prod(shape)
-        return (numbers.out_spec[1],), math.prod(shape) // shape[numbers.rhs_spec[0]]
-    contracted, shared = numbers
-    fan_in = math.prod(shape[axis] for axis in contracted[at])
-    free = len(shape) - len(contracted[at]) - len(shared[at])
-    total = len(graph.avals[node.outputs[0]].shape)
-    start = len(shared[0]) if at == 0 else total - free
-    return tuple(range(start, start + free)), fan_in
-
-
-def _reshaped(before, after, units) -> tuple[int, ...] | None:
-    """Where axes of units are after a reshape that splits or joins the others; None if unclear."""
-    if not units:
-        return ()
-    tail = len(before) - len(units)
-    if tuple(units) != tuple(range(tail, len(before))):
-        return None
-    size = math.prod(before[tail:])
-    for start in range(len(after), -1, -1):
-        if math.prod(after[start:]) == size:
-            return tuple(range(start, len(after)))
-    return None
-
-
-def _where(node: Node) -> str:
-    """Which part a slice takes, as far as the program says."""
-    params = {k: node.equation.params.get(k) for k in ("start_indices", "limit_indices", "strides")}
-    return str(params) + str([str(atom.literal) for atom in node.inputs[1:]])
-
-
-def _function_name(node: Node) -> str:
-    """Of a function with a derivative of its own, or that runs outside JAX."""
-    inner = node.equation.params.get("call_jaxpr")
-    debug = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
-    name = getattr(debug, "func_name", "") or str(node.equation.params.get("name", ""))
-    return f"{name.split(' ')[0] or node.name} ({node.name})"

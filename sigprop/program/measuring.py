@@ -17,7 +17,17 @@ import numpy as np
 from sigprop.program.evaluation import evaluate, places
 from sigprop.program.nodes import Graph, Node
 
-__all__ = ["Measured", "Note", "Pass", "Size", "log_mean_square", "loss_of", "measured", "size"]
+__all__ = [
+    "Measured",
+    "Note",
+    "Pass",
+    "Size",
+    "gradients_of",
+    "log_mean_square",
+    "loss_of",
+    "measured",
+    "size",
+]
 
 Size = dict[str, Any]
 
@@ -158,6 +168,11 @@ def measured(ran: Pass, values, data, constants, stands) -> Measured:
         [rows(array) for array in values],
         [rows(array) for array in gradients],
     )
+
+
+def gradients_of(ran: Pass, values, data, constants, stands) -> list[Any]:
+    """The gradient by every parameter, as the graph gives it."""
+    return _run(ran, values, data, constants, stands, 1.0)[3]
 
 
 def _run(ran: Pass, values, data, constants, stands, volume: float):

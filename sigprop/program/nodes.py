@@ -14,9 +14,21 @@ import jax
 import jax.extend.core
 import numpy as np
 
-__all__ = ["Atom", "Graph", "Node", "Program", "as_function", "aval_of", "graph_of", "is_floating"]
+__all__ = [
+    "Atom",
+    "Graph",
+    "Node",
+    "Program",
+    "as_function",
+    "aval_of",
+    "graph_of",
+    "is_floating",
+    "rule_name",
+]
 
 _CALLS = ("jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call", "custom_lin")
+_RULES = ("custom_jvp_call", "custom_vjp_call")
+_MULTIPLIES = ("dot_general", "conv_general_dilated")
 _BODIES = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
 
 
@@ -42,7 +54,7 @@ class Node:
         Atoms, and numbers of values.
     bodies
         Programs inside it: of a scan its body; of a while its condition and its body; of a cond its
-        branches. Empty for everything else, functions with a derivative of their own among them.
+        branches. Empty for everything else.
     """
 
     name: str
@@ -84,11 +96,14 @@ class Graph:
         Shape and dtype of every value.
     constants
         Arrays that the program closes over, by the number of their value.
+    replaced
+        Functions with a derivative of their own that were looked into: it is not used.
     """
 
     program: Program
     avals: dict[int, Any]
     constants: dict[int, Any]
+    replaced: tuple[str, ...] = ()
 
     def nodes(self) -> Iterator[Node]:
         """Every operation, those inside loops and branches among them, in order."""
@@ -129,8 +144,11 @@ def as_function(equation: Any) -> tuple[Callable[..., list[Any]], list[Any]]:
 _NO_NAMES = jax.extend.core.DebugInfo("jit", "one operation", None, None)
 
 
-def graph_of(closed: Any) -> Graph:
+def graph_of(closed: Any, *, into_rules: bool = True) -> Graph:
     """The graph of a closed jaxpr.
+
+    Functions with a derivative of their own are operations; those in which something is multiplied
+    are looked into like any other call, unless ``into_rules`` is False.
 
     Examples
     --------
@@ -139,17 +157,39 @@ def graph_of(closed: Any) -> Graph:
     >>> [node.name for node in graph.nodes()]
     ['dot_general', 'tanh']
     """
-    reader = _Reader()
+    reader = _Reader(into_rules)
     program = reader.program(closed.jaxpr, closed.consts)
-    return Graph(program, reader.avals, reader.constants)
+    return Graph(program, reader.avals, reader.constants, tuple(dict.fromkeys(reader.replaced)))
+
+
+def rule_name(equation: Any) -> str:
+    """Of a function with a derivative of its own, or that runs outside JAX."""
+    inner = equation.params.get("call_jaxpr")
+    debug = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
+    name = getattr(debug, "func_name", "") or str(equation.params.get("name", ""))
+    return f"{name.split(' ')[0] or equation.primitive.name} ({equation.primitive.name})"
+
+
+def _multiplies(jaxpr: Any) -> bool:
+    """Whether anything in it is a multiply, however deep."""
+    inner = [p for e in jaxpr.eqns for value in e.params.values() for p in _jaxprs(value)]
+    return any(e.primitive.name in _MULTIPLIES for e in jaxpr.eqns) or any(map(_multiplies, inner))
+
+
+def _jaxprs(value: Any) -> list[Any]:
+    held = value if isinstance(value, tuple | list) else [value]
+    opened = [getattr(each, "jaxpr", each) for each in held]
+    return [jaxpr for jaxpr in opened if hasattr(jaxpr, "eqns")]
 
 
 @dataclass
 class _Reader:
     """Gives every value of a program a number."""
 
+    into_rules: bool
     avals: dict[int, Any] = field(default_factory=dict)
     constants: dict[int, Any] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def program(self, jaxpr: Any, consts: Sequence[Any]) -> Program:
@@ -173,7 +213,7 @@ class _Reader:
         return [atom(var) for var in jaxpr.outvars]
 
     def _results(self, equation: Any, given: list[Atom], nodes: list) -> list[Atom]:
-        if equation.primitive.name in _CALLS:
+        if self._is_call(equation):
             inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
             jaxpr, consts = _opened(inner)
             return self._through(jaxpr, consts, dict(zip(jaxpr.invars, given)), nodes)
@@ -181,6 +221,14 @@ class _Reader:
         outputs = tuple(self._new(var.aval) for var in equation.outvars)
         nodes.append(Node(equation.primitive.name, equation, tuple(given), outputs, bodies))
         return [Atom(number) for number in outputs]
+
+    def _is_call(self, equation: Any) -> bool:
+        name = equation.primitive.name
+        if name not in _RULES or not self.into_rules:
+            return name in _CALLS
+        inside = _multiplies(equation.params["call_jaxpr"].jaxpr)
+        self.replaced += [rule_name(equation)] if inside else []
+        return inside
 
     def _new(self, aval: Any) -> int:
         number = next(self._numbers)

@@ -8,7 +8,7 @@ from flax import nnx
 
 import sigprop
 from sigprop import program
-from sigprop.diagnosis import reading
+from sigprop.diagnosis import structure
 
 
 def read(function, parameters, *data):
@@ -107,11 +107,11 @@ def test_a_program_seen_before_is_not_compiled_again():
         )
 
     first = report(1)
-    kept = len(reading._known)
+    kept = len(structure._known)
     second = report(2)
-    assert len(reading._known) == kept
+    assert len(structure._known) == kept
     assert second.loss != first.loss
-    reading._known.clear()
+    structure._known.clear()
     again = report(2)
     assert again.layers[0].log_gradient == pytest.approx(second.layers[0].log_gradient, rel=1e-5)
     assert again.loss == pytest.approx(second.loss, rel=1e-6)
