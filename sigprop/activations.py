@@ -5,6 +5,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from sigprop._precision import exact_float64
+from sigprop.importing import imported
 from sigprop.kinks import Rough, find_kinks, rough_places, search_grid
 from sigprop.landmarks import landmarks, near
 
@@ -25,6 +27,7 @@ __all__ = [
     "is_named",
     "leaky_relu",
     "names",
+    "register",
 ]
 
 ScalarFunction = Callable[[Float[Array, "..."]], Float[Array, "..."]]
@@ -274,6 +277,23 @@ def _named(name: str) -> Activation:
     return Activation(fn, name=name, kinks=kinks)
 
 
+_registered: dict[str, Activation] = {}
+
+
+def register(activation: Activation) -> None:
+    """Let `get` know an activation by its name, in this process."""
+    _registered[activation.name] = activation
+
+
+@functools.lru_cache(maxsize=512)
+def _called(name: str, found: Any) -> Activation:
+    """What was imported, under the name it was asked for by, unless it stands in the table."""
+    kind = get(found)
+    if is_named(kind):
+        return kind
+    return Activation(kind.fn, name, kind.kinks, kind.derivative)
+
+
 @functools.lru_cache(maxsize=512)
 def _from_callable(fn: ScalarFunction) -> Activation:
     known = [name for name, (table_fn, _) in _TABLE.items() if table_fn is fn]
@@ -282,6 +302,9 @@ def _from_callable(fn: ScalarFunction) -> Activation:
 
 def get(name_or_fn: "str | ScalarFunction | Activation") -> Activation:
     """The `Activation` for a name, a callable, or an `Activation`.
+
+    A name is one of `names`, or ``module:function`` for one that is imported from there; the module
+    may be a file of the current folder.
 
     Raises
     ------
@@ -310,6 +333,16 @@ def get(name_or_fn: "str | ScalarFunction | Activation") -> Activation:
     return _from_callable(name_or_fn)
 
 
+def _imported(name: str) -> Activation:
+    try:
+        found = imported(name)
+        if not callable(found):
+            raise ValueError(f"must be a function, got {found!r}")
+        return _called(name, found)
+    except ValueError as error:
+        raise ValueError(f"activation {name!r}: {error}") from error
+
+
 def _from_name(given: str) -> Activation:
     name = ALIASES.get(given, given)
     if name in _TABLE:
@@ -317,6 +350,10 @@ def _from_name(given: str) -> Activation:
     leaky = _LEAKY.fullmatch(name)
     if leaky:
         return leaky_relu(float(leaky[1]) if leaky[1] else 0.01)
+    if given in _registered:
+        return _registered[given]
+    if ":" in given:
+        return _imported(given)
     near = difflib.get_close_matches(given, names(), n=3, cutoff=0.5)
     hint = (
         "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sigprop import activations, architecture
+from sigprop import activations, architecture, own_activations
 from sigprop._checks import check_non_negative, check_positive, check_whole_number
 from sigprop.studies import inputs
 from sigprop.studies.variables import Variable
@@ -154,6 +154,15 @@ class Study:
                 for value in np.asarray(grid[axis]).tolist():
                     check_whole_number("depth", _as_integer(value), self.least_depth)
 
+    def named(self, axis: str, value: Any) -> Any:
+        """The string for a coordinate of a static axis: an activation may be a function."""
+        return own_activations.named(value) if axis == "activation" else value
+
+    def content(self, static: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+        """What stands behind the names of activations that are the user's own, by fingerprint."""
+        found = {name: own_activations.fingerprint(name) for name in static.get("activation", ())}
+        return {name: content for name, content in found.items() if content is not None}
+
     def config(self) -> dict[str, Any]:
         """What decides the results besides the grid; user's data by content, not by place."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
@@ -206,13 +215,16 @@ class Study:
             np.stack([cells[name] for name in own]), axis=1, return_inverse=True
         )
         names = tuple((name, static[name]) for name in self.static_axes if name in self.told_axes)
-        found = _told(self, names, tuple(own), points.astype(np.float64).tobytes())
+        content = tuple(self.content({name: (value,) for name, value in names}).values())
+        found = _told(self, names, content, tuple(own), points.astype(np.float64).tobytes())
         once = self._same_everywhere
         return {n: v if n in once else v[where.ravel()] for n, v in found.items()}
 
 
 @functools.lru_cache(maxsize=32)
-def _told(study: Study, static: tuple, axes: tuple[str, ...], points: bytes) -> Arrays:
+def _told(
+    study: Study, static: tuple, content: tuple, axes: tuple[str, ...], points: bytes
+) -> Arrays:
     """Kept for the next combination of static axes that theory does not depend on."""
     values = np.frombuffer(points).reshape(len(axes), -1)
     return study.told(dict(static), dict(zip(axes, values)))

@@ -68,11 +68,19 @@ def checked_grid(study: Study, grid: Mapping[str, Any]) -> Grid:
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
         )
     checked = Grid(
-        static={name: _strings(name, grid[name]) for name in study.static_axes},
+        static={name: _strings(name, _named(study, name, grid)) for name in study.static_axes},
         traced={name: _numbers(name, grid[name]) for name in study.traced_axes},
     )
     study.check({**checked.static, **checked.traced})
     return checked
+
+
+def _named(study: Study, name: str, grid: Mapping[str, Any]) -> Any:
+    """As strings what the study has names for."""
+    named, values = getattr(study, "named", None), grid[name]
+    if named is None or isinstance(values, str):
+        return values
+    return [named(name, value) for value in values]
 
 
 def _strings(name: str, values: Any) -> tuple[str, ...]:

@@ -19,6 +19,9 @@ def identity_of(study: Study, grid: Grid, refine: Sequence[str] = ()) -> dict[st
         "config": study.config(),
         "grid": grid.as_json(),
     }
+    content = study.content(grid.static) if hasattr(study, "content") else None  # type: ignore[attr-defined]
+    if content:
+        identity["content"] = content
     if refine:
         identity["refine"] = list(refine)
     return json.loads(json.dumps(identity))  # tuples become lists, as they come back from a file
@@ -66,7 +69,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _shown(path: str) -> str:
     """Without "config" and "grid": this module's own grouping, not names the user knows."""
-    return path.removeprefix("config.").removeprefix("grid.")
+    return path.removeprefix("config.").removeprefix("grid.").replace("content.", "content of ", 1)
 
 
 def _brief(value: Any) -> str:

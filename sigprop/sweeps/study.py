@@ -40,9 +40,11 @@ class Study(Protocol):
     A study is called once for every combination of its static axes (strings: they change the
     program) and chunk of its traced axes (numbers: they are data to one compiled program).
 
-    Two more attributes are read where a study has them. ``seconds_per_cell``, a guess for a small
+    More attributes are read where a study has them. ``seconds_per_cell``, a guess for a small
     machine, keeps chunks of slow cells small (without it the first chunk is timed). ``boundary``,
     for `refinement`, is a function of the answers at some cells that gives each a class.
+    ``named(axis, value)`` gives the string for what stands on a static axis, ``content(static)``
+    what decides the results behind those strings, as plain JSON values.
     """
 
     @property
