@@ -45,7 +45,7 @@ class Config(command_line.Options, studies.Blocks):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("relu", "tanh")
-    """One or several of the named activations."""
+    """One or several of the named activations, or module:function for your own."""
 
     block: tuple[str, ...] = tuple(studies.BLOCKS)
     """One or several of plain, weight_norm, dropout, layer_norm, post_rms_norm, batch_norm,

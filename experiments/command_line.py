@@ -6,11 +6,12 @@ import io
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 
 def _one_line_if_interrupted(kind, error, trace) -> None:
@@ -58,12 +59,14 @@ __all__ = [
     "InputFile",
     "Options",
     "Preset",
+    "check_own_tables",
     "distinct_networks",
     "finish",
     "parse",
     "replacing",
     "run_script",
     "save_figure",
+    "save_tables",
     "spaced",
     "swept",
 ]
@@ -185,7 +188,8 @@ class DiagramConfig(Options, studies.PhaseDiagram):
 
     activation: tuple[str, ...] = ("tanh",)
     """One or several of linear, relu, leaky_relu, elu, selu, gelu, gelu_tanh, silu, mish,
-    softplus, sigmoid, tanh, hard_tanh, erf, sin, softsign."""
+    softplus, sigmoid, tanh, hard_tanh, erf, sin, softsign; or module:function for your own, from a
+    file of the current folder too."""
 
     initialiser: tuple[str, ...] = ("gaussian",)
     """One or several of gaussian, truncated_normal, uniform, orthogonal, or a recipe: he, xavier,
@@ -330,10 +334,44 @@ def _check_own_figures(stem: Path) -> None:
     for suffix in _FIGURES:
         path = stem.with_suffix(suffix)
         if path.exists() and _WRITER.encode() not in path.read_bytes():
-            raise ValueError(
-                f"out must not hold a {path.name} of other making, got {path}: move it, or choose "
-                "another folder"
-            )
+            _refuse(path)
+
+
+def _refuse(path: Path) -> NoReturn:
+    raise ValueError(
+        f"out must not hold a {path.name} of other making, got {path}: move it, or choose "
+        "another folder"
+    )
+
+
+WriteTable = Callable[[Sequence, Path], None]
+
+
+def check_own_tables(stem: Path, tables: Mapping[str, WriteTable]) -> None:
+    """Raise ValueError if a table's name is taken by a file of another heading than it writes."""
+    for suffix, write in tables.items():
+        path = stem.with_suffix(suffix)
+        if path.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                empty = Path(folder) / path.name
+                write([], empty)
+                if _heading(path) != _heading(empty):
+                    _refuse(path)
+
+
+def _heading(path: Path) -> bytes:
+    """The first line, however wide its columns."""
+    return b"".join(path.read_bytes().partition(b"\n")[0].split())
+
+
+def save_tables(stem: Path, rows: Sequence, tables: Mapping[str, WriteTable]) -> list[Path]:
+    """Write ``rows`` beside a figure, by a function for every suffix; gives the paths."""
+    check_own_tables(stem, tables)
+    paths = [stem.with_suffix(suffix) for suffix in tables]
+    for path, write in zip(paths, tables.values()):
+        with replacing(path) as temporary:
+            write(rows, temporary)
+    return paths
 
 
 def finish(begin: float, lines: Sequence[str], paths: Sequence[Path], *found: xr.Dataset) -> None:

@@ -43,7 +43,7 @@ class Config(command_line.Options, studies.IsometryTraining):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("linear", "tanh")
-    """One or several of the named activations that have a critical point at the variance."""
+    """One or several that have a critical point at the variance; module:function for your own."""
 
     initialiser: tuple[str, ...] = ("orthogonal", "gaussian")
     """One or both of orthogonal, gaussian."""

@@ -56,7 +56,7 @@ class Config(command_line.Options, studies.JacobianSpectrum):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("tanh", "relu")
-    """One or several of the named activations."""
+    """One or several of the named activations, or module:function for your own."""
 
     initialiser: tuple[str, ...] = ("gaussian", "orthogonal")
     """One or several of gaussian, truncated_normal, uniform, orthogonal, or recipes (which lend

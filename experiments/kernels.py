@@ -33,7 +33,7 @@ class Config(command_line.Options, studies.KernelCondition):
     """Options of this script."""
 
     activation: tuple[str, ...] = ("tanh",)
-    """One or several of the named activations."""
+    """One or several of the named activations, or module:function for your own."""
 
     weight_var: tuple[float, ...] = ()
     """At most six weight variances (times fan-in), >= 0; by default 0.7, 1 and 1.5 times the

@@ -53,21 +53,24 @@ class Config(command_line.Options, studies.Remedies):
         }
 
 
+TABLES = {
+    ".csv": verdicts.write_csv,
+    ".md": lambda rows, path: path.write_text(verdicts.as_markdown(rows) + "\n"),
+}
+
+
 def main() -> None:
     """Train, store, draw, and print the table."""
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     stem = config.out / "remedies"
     store = stem.with_suffix(".zarr")
+    command_line.check_own_tables(stem, TABLES)
     (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     rows = verdicts.remedies_table(ds)
     figure = plots.remedies(verdicts.with_verdicts(ds))
     paths = [stem.with_suffix(".zarr"), *command_line.save_figure(figure, stem)]
-    with command_line.replacing(stem.with_suffix(".csv")) as path:
-        verdicts.write_csv(rows, path)
-    with command_line.replacing(stem.with_suffix(".md")) as path:
-        path.write_text(verdicts.as_markdown(rows) + "\n")
-    paths += [stem.with_suffix(".csv"), stem.with_suffix(".md")]
+    paths += command_line.save_tables(stem, rows, TABLES)
     command_line.finish(begin, [verdicts.as_text(rows)], paths, ds)
 
 

@@ -61,21 +61,24 @@ class Config(command_line.DiagramConfig):
         }
 
 
+TABLES = {".csv": stability_table.write_csv}
+
+
 def main() -> None:
     """Predict, measure, store, draw, and print the table."""
     begin = time.perf_counter()
     config = command_line.parse(Config, PRESETS, __doc__ or "")
     store = config.out / "stability_map.zarr"
+    command_line.check_own_tables(store, TABLES)
     (ds,) = command_line.swept(config, (config.study(), config.grid(), store))
     figure = plots.stability_map(ds)
     paths = [store, *command_line.save_figure(figure, config.out / "stability_map")]
     rows = stability_table.stability_table(ds)
-    with command_line.replacing(config.out / "stability_map.csv") as path:
-        stability_table.write_csv(rows, path)
+    paths += command_line.save_tables(store, rows, TABLES)
     same = ds["growth_measured"] == ds["growth_theory"]
     share = f"class as predicted in {float(same.mean()):.1%} of {same.size} cells"
     lines = [*stability_table.as_lines(rows), "", share]
-    command_line.finish(begin, lines, [*paths, config.out / "stability_map.csv"], ds)
+    command_line.finish(begin, lines, paths, ds)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Config(command_line.Options, studies.Trainability):
     """Options of this script."""
 
     activation: str = "tanh"
-    """One of the named activations."""
+    """One of the named activations, or module:function for your own."""
 
     weight_var: tuple[float, ...] = ()
     """Weight variances (times fan-in), >= 0; by default eight from 0.55 to 0.85 and eight from 1.2

@@ -40,7 +40,8 @@ def named(activation: Any) -> str:
         return activation
     kind = activations.get(activation)
     if activations.is_named(kind):
-        return activations.get(kind.fn).name
+        known = [name for name, fn in activations.functions().items() if fn is kind.fn]
+        return known[0] if known else f"leaky_relu({kind.homogeneous_slopes[0]!r})"  # type: ignore[index]
     place = _place(activation)
     if place is not None:
         return place

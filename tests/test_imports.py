@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "sigprop"
 # re-exports from anywhere, and nothing inside the package imports it.
 SHARED = {"_blas_threads", "_derivatives", "_precision", "_checks", "_loops", "_arrays", "_tables"}
 PROGRAM = SHARED | {"program"}
-SHAPE = SHARED | {"kinks", "landmarks"}
+SHAPE = SHARED | {"importing", "kinks", "landmarks"}
 ACTIVATIONS = PROGRAM | SHAPE | {"activations"}
 GAUSSIAN = ACTIVATIONS | {"gaussian"}
 BASE = GAUSSIAN | {"architecture", "kinds"}
@@ -23,8 +23,9 @@ TRAINED = MEASURING | {"training"}
 MAY_IMPORT = {
     **dict.fromkeys(SHARED, SHARED),
     "program": SHARED,
-    **dict.fromkeys(("kinks", "landmarks"), SHAPE),
+    **dict.fromkeys(("importing", "kinks", "landmarks"), SHAPE),
     "activations": SHAPE,
+    "own_activations": ACTIVATIONS,
     "citing": ACTIVATIONS | {"architecture"},
     "gaussian": ACTIVATIONS,
     "kinds": GAUSSIAN,
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "gradients": MEASURING,
     "training": MEASURING,
     "diagnosis": TRAINED | {"theory"},
-    "studies": TRAINED | {"theory", "diagnosis"},
+    "studies": TRAINED | {"theory", "diagnosis", "own_activations"},
     "sweeps": SHARED,
     "plots": SHARED,
 }

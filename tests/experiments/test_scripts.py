@@ -90,6 +90,8 @@ def _bad_inputs(folder):
 BAD = [
     (["--activation", "tahn"], "'tahn'; did you mean 'tanh'"),
     (["--activation", "tanh", "rellu"], "'rellu'; did you mean 'relu'"),
+    (["--activation", "nowhere:f"], "'nowhere:f': there is no module nowhere among those inst"),
+    (["--activation", "math:sine"], "'math:sine': math has no sine; did you mean sin"),
     (["--activation"], "activation must be a non-empty list"),
     (["--initialiser", "hee"], "initialiser must be one of .*'orthogonal'.* got 'hee'"),
     (["--depth", "0"], "depth must be an integer >= 2, got 0"),
@@ -201,6 +203,40 @@ def test_a_figure_that_no_script_wrote_is_not_overwritten(tmp_path, suffix):
     assert err.startswith(f"error: out must not hold a phase_diagram.{suffix} of other making")
     assert [p.name for p in theirs.parent.iterdir()] == [theirs.name]  # told before computing
     assert theirs.read_bytes() == b"a picture of one's own"
+
+
+@pytest.mark.parametrize(
+    ("script", "suffix"), [("stability_map", "csv"), ("remedies", "csv"), ("remedies", "md")]
+)
+def test_nor_is_a_table(tmp_path, script, suffix):
+    theirs = tmp_path / "out" / f"{script}.{suffix}"
+    theirs.parent.mkdir()
+    theirs.write_text("a table, of one's own\n1,2\n")
+    code, out, err = run(script, "--preset", "small", "--out", "out", cwd=tmp_path)
+    assert code == 2, out
+    assert err.startswith(f"error: out must not hold a {script}.{suffix} of other making")
+    assert [p.name for p in theirs.parent.iterdir()] == [theirs.name]  # told before computing
+
+
+OWN = """
+import jax.numpy as jnp
+
+def swoosh(x):
+    return x / (1 + jnp.exp(-x))
+"""
+
+
+def test_an_activation_from_a_file_of_the_current_folder(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    arguments = [*TINY, "--out", "out", "--activation", "mine:swoosh", "silu"]
+    code, out, err = run_afresh("phase_diagram", *arguments, cwd=tmp_path)
+    assert code == 0, err
+    own, known = re.findall(r"^(?:mine:swoosh|silu): (critical weight_var .*)$", out, re.MULTILINE)
+    assert own == known  # the same function, by another hand
+    (tmp_path / "mine.py").write_text(OWN.replace("(-x)", "(-2 * x)"))
+    code, out, err = run_afresh("phase_diagram", *arguments, cwd=tmp_path)
+    assert code == 2
+    assert re.search(r"holds another sweep: content of mine:swoosh is \S+ there and \S+ here", err)
 
 
 @pytest.mark.parametrize("as_import_error", [False, True])
