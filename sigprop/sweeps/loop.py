@@ -64,11 +64,11 @@ def computed(
     """
     if not todo:
         return []
-    loop = _Loop(study, engine, sink)
-    total = there + len(todo)
+    loop = _Loop(study, engine, sink, len(todo))
+    total, spent = there + len(todo), 0.0 if first is None else first.seconds
     with (
         stop_requested() as stop,
-        shown(label or study.name, total, there, wanted=progress) as show,
+        shown(label or study.name, total, there, spent=spent, wanted=progress) as show,
     ):
         failed = loop.over(_with_first(first, todo), stop, show)
         if failed and not stop():
@@ -90,10 +90,11 @@ def _with_first(
 
 
 class _Loop:
-    """Counts what has succeeded, over both attempts."""
+    """Counts what has succeeded, and what is to be tried, over both attempts."""
 
-    def __init__(self, study: Study, engine: Engine, sink: Sink):
-        self.study, self.engine, self.sink, self.count = study, engine, sink, 0
+    def __init__(self, study: Study, engine: Engine, sink: Sink, chunks: int):
+        self.study, self.engine, self.sink = study, engine, sink
+        self.count, self.left, self.failing = 0, chunks, 0
 
     def over(
         self,
@@ -103,6 +104,7 @@ class _Loop:
     ) -> Failed:
         """One attempt at every chunk; what is computed is written while the next is."""
         failed: Failed = []
+        again = self.failing > 0
         pending: Future | None = None
         with ThreadPoolExecutor(1) as writer:
             for outcome in self._outcomes(todo, stop):
@@ -114,13 +116,20 @@ class _Loop:
                 else:
                     self.sink.note_failure(outcome)
                     failed.append(outcome)
+                self._count(outcome, again)
                 cells = 0 if outcome.error else len(outcome.chunk.where)
-                show.chunk(cells, outcome.seconds, len(failed))
+                show.chunk(cells, outcome.seconds, self.left, self.failing)
                 if not self.count and len(failed) >= _HOPELESS:
                     break
             if pending is not None:
                 pending.result()
         return failed
+
+    def _count(self, outcome: Outcome, again: bool) -> None:
+        """A chunk that raises is left to be tried once more."""
+        raised = outcome.error is not None
+        self.left -= again or not raised
+        self.failing += (raised and not again) - (again and not raised)
 
     def _outcomes(self, todo, stop: Callable[[], bool]) -> Iterator[Outcome]:
         known: list[Outcome] = []

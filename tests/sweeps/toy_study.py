@@ -1,6 +1,7 @@
 """A study without physics; run as a script it sweeps slowly, so that a test can kill it.
 
-Usage: python toy_study.py STORE SECONDS_PER_CHUNK [ENGINE [SHARD [SCHEDULER]]]; - for none.
+Usage: python toy_study.py STORE SECONDS_PER_CHUNK [ENGINE [SHARD [SCHEDULER]]]; - for none. The
+engine "shown" is the local one, with progress.
 """
 
 import sys
@@ -74,9 +75,10 @@ class ToyStudy:
 
 
 def main(store, pause, engine="local", shard="-", scheduler=None):
+    shown, engine = engine == "shown", "local" if engine == "shown" else engine
     sweeps.run(
         ToyStudy(pause=float(pause)), GRID, store=store, engine=engine, scheduler=scheduler,
-        shard=None if shard == "-" else shard, chunk_cells=3, progress=False,
+        shard=None if shard == "-" else shard, chunk_cells=3, progress=shown,
         workers=2 if engine == "dask" and scheduler is None else None,
     )  # fmt: skip
 
