@@ -23,7 +23,7 @@ from tests.agreement.stored import MEASURE_ANEW
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parent
 COMPILED = ROOT / ".cache" / "compiled"
 COMPILED_AT_MOST = 4 * 2**30  # bytes
 
