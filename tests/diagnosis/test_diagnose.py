@@ -257,6 +257,32 @@ def test_what_the_batch_cannot_tell_is_undecided(ratio, verdict):
             report.assert_healthy()
 
 
+def test_outputs_that_are_absurd_come_before_units_that_are_dead():
+    x = models.batch(0)
+    layers = models.linears(0, 2, 1.0)
+    dead = models.Linear(layers[0].weight, layers[0].bias - 100.0)
+    model = {"large": [models.Linear(1e20 * layers[0].weight, layers[0].bias)], "dead": [dead]}
+
+    def loss(model, x):
+        y = model["large"][0](x) + jax.nn.relu(model["dead"][0](x))
+        return jnp.mean(jnp.abs(y - 0.5))
+
+    report = sigprop.diagnose(model, loss, x)
+    assert report.verdict == "exploding"
+    assert "outputs are absurdly large" in report.evidence[0]
+    assert any("none is active" in sentence for sentence in report.evidence)
+
+
+def test_targets_that_are_tiny_are_no_explosion():
+    layers = models.linears(0, 2, 1.0)
+    report = sigprop.diagnose(
+        [layers[0], jnp.tanh, layers[1]],
+        lambda model, x: jnp.mean((model[2](model[1](model[0](x))) - 1e-4) ** 2),
+        models.batch(0),
+    )
+    report.assert_healthy()
+
+
 def test_it_prints_in_a_terminal_and_in_a_notebook():
     report = found("xavier relu mlp")
     text = str(report)

@@ -5,11 +5,12 @@ from tests.diagnosis.cases import (
     branches,
     convolutional,
     dense,
+    held_out,
     operations,
     physics,
     recurrent,
 )
 
-MODULES = (dense, operations, branches, convolutional, attention, recurrent, physics)
+MODULES = (dense, operations, branches, convolutional, attention, recurrent, physics, held_out)
 CASES = {name: case for module in MODULES for name, case in module.CASES.items()}
 MODULE = {name: module for module in MODULES for name in module.CASES}
