@@ -8,13 +8,13 @@ from sigprop.kinds.batch_norm import BatchNorm
 from sigprop.kinds.dense import Bias, Dense
 from sigprop.kinds.dropout import Dropout
 from sigprop.kinds.gauss import Gauss
-from sigprop.kinds.kind import Kind, Mix
+from sigprop.kinds.kind import Kind, Mix, Shape, rewritten
 from sigprop.kinds.norm import Norm
 from sigprop.kinds.pointwise import Pointwise
 from sigprop.kinds.sequence import Sequence
 from sigprop.kinds.skip import Skip
 from sigprop.kinds.state import NoTheory, State
-from sigprop.kinds.usual import Composition, compose
+from sigprop.kinds.usual import Composition, compose, sharing_masks
 from sigprop.kinds.weight_norm import WeightNorm
 
 __all__ = [
@@ -30,8 +30,11 @@ __all__ = [
     "Norm",
     "Pointwise",
     "Sequence",
+    "Shape",
     "Skip",
     "State",
     "WeightNorm",
     "compose",
+    "rewritten",
+    "sharing_masks",
 ]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jax import lax
 
 from sigprop.kinds.kind import Kind, Mix
 
@@ -10,7 +11,12 @@ __all__ = ["Bias", "Dense"]
 
 
 def _product(weight, x):
-    return jnp.matmul(x, weight.T)
+    """W x of every row, without transposing W in memory."""
+    return lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ())))
+
+
+def _rows(x):
+    return x
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Bias(Kind):
 
     def mixes(self, shape):
         """The bias multiplies 1."""
-        return {"bias": Mix((shape[1],), 1, jnp.multiply, self.bias_var, "gaussian")}
+        bias = Mix((shape[1],), 1, jnp.multiply, self.bias_var, "gaussian", constant=True)
+        return {"bias": bias}
 
     def apply(self, mix, trained, x, *, numbers, key=None):
         """X + b."""
@@ -67,7 +74,7 @@ class Dense(Kind):
     def mixes(self, shape):
         """W, and b if there is one."""
         fan_in, fan_out = shape[1], self.units or shape[1]
-        mixes = {"weight": Mix((fan_out, fan_in), fan_in, _product, self.weight_var)}
+        mixes = {"weight": Mix((fan_out, fan_in), fan_in, _product, self.weight_var, rows=_rows)}
         if self.bias_var is not None:
             mixes |= Bias(self.bias_var).mixes((shape[0], fan_out))
         return mixes
@@ -78,6 +85,10 @@ class Dense(Kind):
         if self.bias_var is None:
             return z
         return Bias(self.bias_var).apply(mix, trained, z, numbers=numbers)
+
+    def matrix(self, weights, trained):
+        """W."""
+        return weights["weight"]
 
     def covariance(self, gauss, state, numbers):
         """K -> σ_w² K + σ_b², Gaussian whatever came in."""

@@ -39,6 +39,11 @@ class Mix(NamedTuple):
     """What unit draws come from; the architecture's own if None (biases are Gaussian always)."""
     prepared: Callable[[Array], Array] | None = None
     """What is done to a draw, of any scale, before it acts: weight norm's rows of one length."""
+    constant: bool = False
+    """Whether it acts on ones, whatever the signal: a bias."""
+    rows: Callable[[Array], Array] | None = None
+    """If the draw is a matrix W, the rows it acts on: ``multiply(W, x) = rows(x) Wᵀ``. The norm of
+    a weight's gradient then comes from dot products, and no gradient is made."""
 
 
 class Kind:
@@ -80,6 +85,10 @@ class Kind:
         """(places, width) of what comes out."""
         return shape
 
+    def matrix(self, weights: Mapping[str, Array], trained: Mapping[str, Array]) -> Array:
+        """W, of a kind that holds one matrix, from the arrays of its mixes as they act."""
+        raise ValueError(f"{type(self).__name__} has no one weight matrix")
+
     def apply(
         self,
         mix: Mapping[str, Callable[[Array], Array]],
@@ -100,7 +109,7 @@ class Kind:
         x
             The signal.
         numbers
-            The numbers of this one network, by name.
+            The numbers of this one network by name, but for those that are the variance of a mix.
         key
             Of this layer, for what is random in every call; None: nothing is.
         """
@@ -135,6 +144,11 @@ class Combinator(Kind):
     def random(self) -> bool:
         """Whether a part is."""
         return any(kind.random for kind in self.kinds)
+
+    def matrix(self, weights, trained):
+        """Of the only part that has one."""
+        having = [k for k in self.kinds if any(m.rows for m in k.mixes((1, 1)).values())]
+        return (having[0] if len(having) == 1 else super()).matrix(weights, trained)
 
 
 def rewritten(kind: Kind, change: Callable[[Kind], Kind]) -> Kind:

@@ -1,6 +1,7 @@
 """Layer norm and RMS norm: every input divided by its own size over the units."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,15 +42,40 @@ class Norm(Kind):
         return state.normalised()
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def normalise(x: Array, axes: int | tuple[int, ...], centred: bool) -> Array:
-    """(x - mean)/std or x/rms over ``axes``, for x of any size; what does not vary becomes 0."""
+    """(x - mean)/std or x/rms over ``axes``, for x of any size; what does not vary becomes 0.
+
+    Examples
+    --------
+    >>> normalise(jnp.asarray([3e-30, -3e-30]), -1, True).tolist()
+    [1.0, -1.0]
+    """
+    return _normalise(x, axes, centred)[0]
+
+
+def _normalise(x, axes, centred: bool) -> tuple[Array, Array]:
+    """N(x), and what x was multiplied by."""
     # A power of two takes the size away without rounding: squares neither vanish nor overflow.
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=axes, keepdims=True)
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
     _, exponent = jnp.frexp(jnp.where(largest > 0, largest, jnp.ones_like(largest)))
-    x = jnp.ldexp(x, -exponent)
+    unit = jnp.ldexp(jnp.ones_like(largest), -jnp.maximum(exponent, jnp.finfo(x.dtype).minexp))
+    x = x * unit
     if centred:
         x = x - jnp.mean(x, axis=axes, keepdims=True)
-    return x * inverse_root(jnp.mean(jnp.square(x), axis=axes, keepdims=True))
+    inverse = inverse_root(jnp.mean(jnp.square(x), axis=axes, keepdims=True))
+    return x * inverse, inverse * unit
+
+
+@normalise.defjvp
+def _normalise_jvp(axes, centred: bool, primals, tangents):
+    """(ẋ - mean ẋ - n mean(n ẋ)) / std: of all that N computes, the way back needs n alone."""
+    (x,), (x_dot,) = primals, tangents
+    n, factor = _normalise(x, axes, centred)
+    x_dot = x_dot * factor
+    if centred:
+        x_dot = x_dot - jnp.mean(x_dot, axis=axes, keepdims=True)
+    return n, x_dot - n * jnp.mean(n * x_dot, axis=axes, keepdims=True)
 
 
 def inverse_root(square: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

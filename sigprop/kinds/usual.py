@@ -17,7 +17,7 @@ from sigprop.kinds.sequence import Sequence
 from sigprop.kinds.skip import Skip
 from sigprop.kinds.weight_norm import WeightNorm
 
-__all__ = ["NORMS", "Composition", "compose"]
+__all__ = ["NORMS", "Composition", "compose", "sharing_masks"]
 
 NORMS: dict[str | None, Kind] = {
     "layer_norm": Norm(),
@@ -79,8 +79,9 @@ def compose(architecture: Any, masks: str = "independent") -> Composition:
     own = getattr(architecture, "layer", None)
     layer = bound(_usual(architecture) if own is None else own, architecture.activation)
     if masks == "shared":
-        layer = rewritten(layer, _with_shared_masks)
-    first = WeightNorm() if architecture.norm == "weight_norm" else Dense()
+        layer = sharing_masks(layer)
+    dense = WeightNorm if architecture.norm == "weight_norm" else Dense
+    first = dense(units=architecture.width)
     return Composition(first, layer, entry(layer))
 
 
@@ -99,8 +100,10 @@ def _may_drop(dropout) -> bool:
     return is_traced(dropout) or bool(np.any(np.asarray(dropout)))
 
 
-def _with_shared_masks(kind: Kind) -> Kind:
-    return replace(kind, shared=True) if isinstance(kind, Dropout) else kind
+def sharing_masks(kind: Kind) -> Kind:
+    """``kind`` with all inputs of a call losing the same units to dropout."""
+    shared = lambda one: replace(one, shared=True) if isinstance(one, Dropout) else one  # noqa: E731
+    return rewritten(kind, shared)
 
 
 def entry(layer: Kind) -> Kind:

@@ -35,6 +35,10 @@ class WeightNorm(Dense):
         gained = {"weight": lambda x: trained["gain"] * mix["weight"](x)}
         return super().apply({**mix, **gained}, trained, x, numbers=numbers)
 
+    def matrix(self, weights, trained):
+        """γ ⊙ W."""
+        return trained["gain"][..., None] * weights["weight"]
+
 
 def unit_rows(
     weight: Float[Array, "*stack fan_out fan_in"],

@@ -1,8 +1,7 @@
-"""Flax (NNX) networks: initialisers, affine layers, and the deep multilayer perceptron."""
+"""Flax (NNX) networks: initialisers, layers of any kind, and the deep multilayer perceptron."""
 
 from sigprop.networks import initialisers
-from sigprop.networks.affine import Affine, WeightNormalised
-from sigprop.networks.mlp import MLP
-from sigprop.networks.normalisation import Normalisation, Statistics
+from sigprop.networks.layer import Layer
+from sigprop.networks.mlp import MLP, Statistics
 
-__all__ = ["MLP", "Affine", "Normalisation", "Statistics", "WeightNormalised", "initialisers"]
+__all__ = ["MLP", "Layer", "Statistics", "initialisers"]

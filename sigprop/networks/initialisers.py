@@ -6,7 +6,7 @@ key and l alone, so a network made from a key and a measurement made from the sa
 same weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,14 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from sigprop._checks import check_one_of
 from sigprop.architecture import DISTRIBUTIONS, Recipe, recipe, recipe_names
+from sigprop.kinds import Mix
 
 __all__ = [
     "DISTRIBUTIONS",
     "Recipe",
     "cotangent",
+    "layer_draws",
+    "mask_key",
     "recipe",
     "recipe_names",
     "unit_bias",
@@ -137,6 +140,54 @@ def unit_bias(
     )
 
 
+def layer_draws(
+    key: RandomKey,
+    layer: int | Int[Array, ""],
+    mixes: Mapping[str, Mix],
+    distribution: str,
+    dtype=None,
+) -> dict[str, Array]:
+    """All unit draws of layer ``layer`` (from 1, may be traced) of the network that ``key`` makes.
+
+    Parameters
+    ----------
+    key
+        The network's.
+    layer
+        The layer's number.
+    mixes
+        What its kind draws: `sigprop.kinds.Kind.mixes`. The first of its weights is the layer's
+        `unit_weight`, the first that acts on ones its `unit_bias`.
+    distribution
+        Of those that name none of their own.
+    dtype
+        JAX's default float type if None.
+
+    Examples
+    --------
+    >>> from sigprop.kinds import Dense
+    >>> drawn = layer_draws(jax.random.key(0), 2, Dense().mixes((1, 4)), "gaussian")
+    >>> bool(jnp.all(drawn["weight"] == unit_weight(jax.random.key(0), 2, "gaussian", 4, 4)))
+    True
+    """
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    weights, biases = _layer_keys(key, layer)
+    found = {}
+    for constant, own in ((False, weights), (True, biases)):
+        names = [name for name, mix in mixes.items() if mix.constant == constant]
+        for number, name in enumerate(names):
+            mix = mixes[name]
+            of_mix = jax.random.fold_in(own, number) if number else own
+            draw = _DRAWS[mix.distribution or distribution]
+            found[name] = draw(of_mix, mix.shape, dtype)
+    return {name: found[name] for name in mixes}
+
+
+def mask_key(key: RandomKey, layer: int | Int[Array, ""]) -> RandomKey:
+    """The key of what is random in every call at layer ``layer``: `unit_mask` draws from it."""
+    return jax.random.fold_in(jax.random.fold_in(key, jnp.uint32(_MASKS)), layer)
+
+
 def cotangent(
     key: RandomKey, inputs: int, width: int, dtype=None
 ) -> Float[Array, "{inputs} {width}"]:
@@ -170,8 +221,7 @@ def unit_mask(
     (2, 4)
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
-    masks = jax.random.fold_in(key, jnp.uint32(_MASKS))
-    return jax.random.uniform(jax.random.fold_in(masks, layer), (inputs, width), dtype)
+    return jax.random.uniform(mask_key(key, layer), (inputs, width), dtype)
 
 
 def _layer_keys(key, layer):

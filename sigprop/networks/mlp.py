@@ -1,7 +1,7 @@
-"""The deep multilayer perceptron and its blocks: depth scanned, variances traced."""
+"""Deep networks of one kind of layer: depth scanned, variances traced."""
 
 import functools
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,28 +11,36 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, UInt32
 
+from sigprop import kinds
 from sigprop._blas_threads import on_one_blas_thread
 from sigprop._checks import check_one_of, check_whole_number
-from sigprop._precision import is_traced
 from sigprop.architecture import Architecture
 from sigprop.networks import initialisers
-from sigprop.networks.affine import Affine, Scale, WeightNormalised
-from sigprop.networks.normalisation import HeldNormalisation, Normalisation, Statistics
+from sigprop.networks.layer import Layer, Scale
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "Statistics"]
 
 Inputs = Float[Array | np.ndarray, "*batch in"]
 Randomness = nnx.Rngs | Key[Array, ""] | UInt32[Array, "2"]
 
 
+class Statistics(NamedTuple):
+    """Mean and (biased) variance of every unit of every layer over a batch.
+
+    A pytree: averages of several batches' statistics are statistics too.
+    """
+
+    mean: Float[Array, "layers width"]
+    variance: Float[Array, "layers width"]
+
+
 class MLP(nnx.Module):
-    """z¹ = W¹ x⁰ + b¹, x^l = φ(z^l), z^{l+1} = W x^l + b; or as the `Architecture`'s block has it.
+    """z¹ = W¹ x⁰ + b¹, x^l = φ(z^l), z^{l+1} = W x^l + b; or as the `Architecture`'s layer has it.
 
     W_ij has variance weight_var / fan_in and b_i ~ N(0, bias_var), in every layer and for every
     initialiser. The first layer stands apart (it may be rectangular), the others are stacked and
     scanned, so compile time does not depend on depth. Plain `jax.jit`, `jax.vmap`, `jax.grad` work
-    on the module, and on functions that build one: all four numbers of the architecture may be
-    traced.
+    on the module, and on functions that build one: all numbers of the architecture may be traced.
 
     Parameters
     ----------
@@ -45,7 +53,7 @@ class MLP(nnx.Module):
         is not counted in depth. It is affine, whatever the block.
     rngs
         `nnx.Rngs` (its ``params`` stream is used) or a random key, from which every layer's draws
-        come as `initialisers.unit_weight` and `initialisers.unit_bias` say.
+        come as `initialisers.layer_draws` says.
     readout_weight_var, readout_bias_var
         Variances of the readout; those of the architecture if None.
 
@@ -57,7 +65,8 @@ class MLP(nnx.Module):
     Notes
     -----
     A norm over units or over the batch is followed by a trainable scale and shift for every unit,
-    1 and 0 at the start. ``weight_norm`` has the rows' norms as parameters beside their directions.
+    1 and 0 at the start. ``weight_norm`` has a gain for every row, 1 at the start: the row's norm
+    over sqrt(weight_var).
 
     Dropout acts only where a call is given a ``key``: without one a call is deterministic.
 
@@ -97,26 +106,22 @@ class MLP(nnx.Module):
         readout_bias_var: ArrayLike | None = None,
     ):
         in_features = check_whole_number("in_features", in_features)
-        if architecture.layer is not None:
-            raise ValueError("architecture with a layer of its own has theory only, no network yet")
-        if architecture.grid_shape != ():
-            raise ValueError(
-                "architecture must have scalar weight_var, bias_var, dropout and branch_scale to "
-                f"make one network, got a grid of shape {architecture.grid_shape}; jax.vmap over "
-                "it makes them all"
-            )
+        _check_one(architecture)
+        key = rngs.params() if isinstance(rngs, nnx.Rngs) else rngs
+        made, numbers = kinds.compose(architecture), _numbers(architecture)
         self.depth, self.width = architecture.depth, architecture.width
         self.activation = architecture.activation
-        self.parameterisation = architecture.parameterisation
-        self.block, self.norm = architecture.block, architecture.norm
-        self.branch_scale = None if self.block == "plain" else _number(architecture.branch_scale)
-        self.dropout = _number(architecture.dropout) if _may_drop(architecture) else None
-        self.normalisation = _normalisation(architecture)
-        key = rngs.params() if isinstance(rngs, nnx.Rngs) else rngs
-        self.first = _layer(architecture, key, 1, self.width, in_features)
-        self.hidden = _stack(architecture, key)
-        own = _with_variances(architecture, readout_weight_var, readout_bias_var)
-        self.readout = None if out_features is None else _readout(own, key, out_features)
+        self.first = _layer(architecture, key, made.first, 1, in_features, numbers)
+        self.hidden = _stack(architecture, key, made.layer, numbers)
+        self.last = Layer(made.last, (1, self.width), {}, numbers, architecture.parameterisation)
+        given = {"weight_var": readout_weight_var, "bias_var": readout_bias_var}
+        own = numbers | {name: _number(v) for name, v in given.items() if v is not None}
+        self.readout = (
+            None if out_features is None else _readout(architecture, key, own, out_features)
+        )
+        self.numbers = nnx.Dict(
+            {name: Scale(numbers[name]) for name in made.numbers if name not in _variances(made)}
+        )
 
     def __call__(
         self, x: Inputs, *, key: Randomness | None = None, masks: str = "independent"
@@ -139,18 +144,18 @@ class MLP(nnx.Module):
     def features(
         self, x: Inputs, *, key: Randomness | None = None, masks: str = "independent"
     ) -> Float[Array, "*batch width"]:
-        """x^depth = φ(N(z^depth)), without a mask of its own."""
+        """x^depth: z^depth as the next layer's weights would get it, without a mask of its own."""
         return self.outputs(self._last(x, key, masks))
 
     def outputs(self, z: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        """x^depth = φ(N(z^depth)) from z^depth."""
+        """x^depth from z^depth: φ(N(z^depth)) of the usual layers."""
         return _features(self, z)
 
     def preactivations(
         self, x: Inputs, *, key: Randomness | None = None, masks: str = "independent"
     ) -> Float[Array, "layer *batch width"]:
         """z^1 .. z^depth, stacked."""
-        return _every(self, self._checked(x), _mask_key(key, masks), masks)
+        return _every(self, self._checked(x), _call_key(key, masks), masks)
 
     def statistics(
         self, x: Inputs, *, key: Randomness | None = None, masks: str = "independent"
@@ -162,70 +167,45 @@ class MLP(nnx.Module):
 
     def holding(self, statistics: Statistics) -> "MLP":
         """The same network with batch norm's statistics fixed: it acts on every input alone."""
-        if self.normalisation is None or self.norm != "batch_norm":
-            raise ValueError(f"norm must be 'batch_norm' to hold statistics, got {self.norm!r}")
+        if _held(self.last.kind) == self.last.kind:
+            raise ValueError("norm must be 'batch_norm' to hold statistics: no layer has it here")
+        _check_statistics(statistics, (self.depth, self.width))
         held = nnx.clone(self)
-        held.normalisation = HeldNormalisation(self.normalisation, statistics)
+        _hold(held.hidden, jax.tree.map(lambda v: v[:-1], statistics))
+        _hold(held.last, jax.tree.map(lambda v: v[-1], statistics))
         return held
 
-    # What one layer does, for those who look into it: z' = join(z, α W enter(z) + b).
+    # One layer at a time, for those who look into it.
 
     @property
     def elementwise(self) -> bool:
         """Whether layers are x -> φ(W x + b)."""
-        return self.block == "plain" and self.normalisation is None
+        kind = kinds.rewritten(self.hidden.kind, _without_dropout)
+        dense = type(self.first.kind)()
+        return kind == kinds.Sequence(kinds.Pointwise(self.activation), dense)
 
     @property
     def couples_inputs(self) -> bool:
         """Whether the output of one input depends on the others of its batch."""
-        return self.normalisation is not None and self.normalisation.couples_inputs
+        return self.hidden.kind.couples_inputs
 
-    def layers(self) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    def layers(self) -> dict[str, Array]:
         """Parameters of layers 2..depth, stacked as `layer` takes them one at a time."""
-        return self.hidden.layers(), self.norms()[0]
+        return self.hidden.parameters()
 
     def layer(
-        self, z: Float[Array, "*batch width"], parameters: tuple[tuple[Array, ...], ...]
+        self, z: Float[Array, "*batch width"], parameters: dict[str, Array]
     ) -> Float[Array, "*batch width"]:
         """From z^l to z^{l+1}, without dropout."""
-        return _next(self, None, "independent", z, (*parameters, None))
+        rows = _as_places(z)
+        return self.hidden.apply(parameters, rows, self.values()).reshape(jnp.shape(z))
 
-    def norms(self) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """The norms' parameters: those of the stacked layers, and those of the features."""
-        if self.normalisation is None:
-            return (), ()
-        layers = self.normalisation.layers()
-        if _acts_after(self.norm):
-            return layers, ()
-        return tuple(v[:-1] for v in layers), tuple(v[-1] for v in layers)
-
-    def enter(
-        self, z: Float[Array, "*batch width"], norm: tuple[Array, ...]
-    ) -> Float[Array, "*batch width"]:
-        """φ(N(z)): what the next layer's weights act on, but for dropout."""
-        if self.normalisation is None or _acts_after(self.norm):
-            return self.activation(z)
-        return self.activation(self.normalisation.apply(norm, z))
-
-    def scaled_branch(self, h: Float[Array, "*any"]) -> Float[Array, "*any"]:
-        """α h."""
-        return h if self.branch_scale is None else self.branch_scale[...] * h
-
-    def join(
-        self,
-        z: Float[Array, "*batch width"],
-        branch: Float[Array, "*batch width"],
-        norm: tuple[Array, ...],
-    ) -> Float[Array, "*batch width"]:
-        """The branch, with z added in a residual block, normalised if that comes after."""
-        if self.block == "residual":
-            branch = z + branch
-        if self.normalisation is None or not _acts_after(self.norm):
-            return branch
-        return self.normalisation.apply(norm, branch)
+    def values(self) -> dict[str, Array]:
+        """The numbers that layers read besides the variances of their weights, by name."""
+        return {name: value[...] for name, value in self.numbers.items()}
 
     def _last(self, x, key, masks: str):
-        return _last(self, self._checked(x), _mask_key(key, masks), masks)
+        return _last(self, self._checked(x), _call_key(key, masks), masks)
 
     def _checked(self, x):
         if self.couples_inputs and np.ndim(x) < 2:
@@ -242,121 +222,132 @@ class MLP(nnx.Module):
 
 @functools.partial(jax.jit, static_argnames="masks")
 def _last(network: MLP, x, key, masks: str) -> Array:
-    step = functools.partial(_next, network, key, masks)
+    step = _step(network, key, masks)
     z, _ = lax.scan(lambda z, layer: (step(z, layer), None), *_scanned(network, x))
-    return z
+    return z.reshape(*jnp.shape(x)[:-1], network.width)
 
 
 @functools.partial(jax.jit, static_argnames="masks")
 def _every(network: MLP, x, key, masks: str) -> Array:
     start, layers = _scanned(network, x)
-    step = functools.partial(_next, network, key, masks)
+    step = _step(network, key, masks)
     twice = lambda z: (z, z)  # noqa: E731
     _, rest = lax.scan(lambda z, layer: twice(step(z, layer)), start, layers)
-    return jnp.concatenate([start[None], rest])
+    every = jnp.concatenate([start[None], rest])
+    return every.reshape(network.depth, *jnp.shape(x)[:-1], network.width)
 
 
 @jax.jit
 def _features(network: MLP, z) -> Array:
-    return network.enter(z, network.norms()[1])
+    last = network.last
+    return last.apply(last.parameters(), _as_places(z), network.values()).reshape(jnp.shape(z))
+
+
+def _as_places(z) -> Array:
+    """(inputs, places, width), with one place."""
+    return jnp.asarray(z).reshape(-1, 1, jnp.shape(z)[-1])
 
 
 def _scanned(network: MLP, x):
     """z¹, and the stacked layers that follow, numbered by the z they act on."""
-    return network.first(x), (*network.layers(), jnp.arange(1, network.depth))
+    return network.first(_as_places(x)), (network.layers(), jnp.arange(1, network.depth))
 
 
-def _next(network: MLP, key, masks: str, z, layer):
-    affine, norm, number = layer
-    h = network.enter(z, norm)
-    if key is not None and network.dropout is not None:
-        h = _dropped(h, 1 - network.dropout[...], key, masks, number)
-    branch = network.hidden.apply(affine, network.scaled_branch(h))
-    return network.join(z, branch, norm)
+def _step(network: MLP, key, masks: str):
+    numbers = network.values()
+
+    def step(z, layer):
+        parameters, number = layer
+        own = None if key is None else initialisers.mask_key(key, number)
+        return network.hidden.apply(parameters, z, numbers, own, masks)
+
+    return step
 
 
-def _dropped(h, keep, key, masks: str, number):
-    rows = 1 if masks == "shared" else h.size // h.shape[-1]
-    uniform = initialisers.unit_mask(key, number, rows, h.shape[-1], h.dtype)
-    kept = uniform.reshape(h.shape if masks == "independent" else h.shape[-1:]) < keep
-    return jnp.where(kept, h / keep, jnp.zeros_like(h))
-
-
-def _mask_key(key, masks: str):
+def _call_key(key, masks: str):
     check_one_of("masks", masks, ("independent", "shared"))
     return key.dropout() if isinstance(key, nnx.Rngs) else key
 
 
-def _acts_after(norm: str | None) -> bool:
-    return norm is not None and norm.startswith("post_")
+def _without_dropout(kind: kinds.Kind) -> kinds.Kind:
+    if not isinstance(kind, kinds.Sequence):
+        return kind
+    return kinds.Sequence(*(part for part in kind.kinds if not isinstance(part, kinds.Dropout)))
 
 
-def _number(value) -> Scale:
-    return Scale(jnp.asarray(value, jnp.result_type(float)))
+# ------------------------------------------------------------------------- making one
 
 
-def _may_drop(architecture: Architecture) -> bool:
-    dropout: Any = architecture.dropout
-    return is_traced(dropout) or bool(dropout > 0)
+def _check_one(architecture: Architecture) -> None:
+    if architecture.grid_shape != ():
+        raise ValueError(
+            f"architecture must have scalar {', '.join(architecture.all_numbers)} to make one "
+            f"network, got a grid of shape {architecture.grid_shape}; jax.vmap over it makes them "
+            "all"
+        )
 
 
-def _normalisation(architecture: Architecture) -> Normalisation | HeldNormalisation | None:
-    """Of z^1 .. z^depth; where it comes after the layer, of z^2 .. z^depth."""
-    norm = architecture.norm
-    if norm in (None, "weight_norm"):
-        return None
-    layers = architecture.depth - (1 if _acts_after(norm) else 0)
-    return Normalisation(norm.removeprefix("post_"), layers, architecture.width)
+def _number(value) -> Array:
+    return jnp.asarray(value, jnp.result_type(float))
 
 
-def _scales(architecture: Architecture, fan_in: int) -> tuple[Array, Array]:
-    dtype = jnp.result_type(float)
-    weight_var = jnp.asarray(architecture.weight_var, dtype)  # type: ignore[arg-type]
-    bias_var = jnp.asarray(architecture.bias_var, dtype)  # type: ignore[arg-type]
-    return jnp.sqrt(weight_var / fan_in), jnp.sqrt(bias_var)
+def _numbers(architecture: Architecture) -> dict[str, Array]:
+    return {name: _number(value) for name, value in architecture.all_numbers.items()}
 
 
-def _affine(architecture: Architecture, weight, bias, kind: type):
-    scales = _scales(architecture, weight.shape[-1])
-    return kind(weight, bias, *scales, architecture.parameterisation)
+def _variances(made: kinds.Composition) -> set[str]:
+    """The names of numbers that are in the weights already."""
+    mixes = [*made.first.mixes((1, 1)).values(), *made.layer.mixes((1, 1)).values()]
+    return {mix.variance for mix in mixes}
 
 
-def _kind(architecture: Architecture) -> type:
-    return WeightNormalised if architecture.norm == "weight_norm" else Affine
+def _layer(architecture: Architecture, key, kind, layer: int, fan_in: int, numbers) -> Layer:
+    shape = 1, fan_in
+    draws = initialisers.layer_draws(key, layer, kind.mixes(shape), architecture.distribution)
+    return Layer(kind, shape, draws, numbers, architecture.parameterisation)
 
 
-def _layer(architecture: Architecture, key, layer: int, fan_out: int, fan_in: int, kind=None):
-    weight = initialisers.unit_weight(key, layer, architecture.distribution, fan_out, fan_in)
-    bias = initialisers.unit_bias(key, layer, fan_out)
-    return _affine(architecture, weight, bias, kind or _kind(architecture))
+def _readout(architecture: Architecture, key, numbers, out_features: int) -> Layer:
+    kind = kinds.Dense(units=check_whole_number("out_features", out_features))
+    return _layer(architecture, key, kind, architecture.depth + 1, architecture.width, numbers)
 
 
-def _readout(architecture: Architecture, key, out_features: int) -> Affine:
-    check_whole_number("out_features", out_features)
-    number, width = architecture.depth + 1, architecture.width
-    return _layer(architecture, key, number, out_features, width, Affine)
-
-
-def _stack(architecture: Architecture, key):
+def _stack(architecture: Architecture, key, kind, numbers) -> Layer:
     """Layers 2..depth."""
-    depth, width = architecture.depth, architecture.width
-    draw = functools.partial(_stacked_draws, architecture.distribution, depth, width)
+    depth, shape = architecture.depth, (1, architecture.width)
+    mixes = tuple(kind.mixes(shape).items())
+    draw = functools.partial(_stacked_draws, architecture.distribution, depth, mixes)
     # A small decomposition for each layer: up to four times slower if BLAS shares out each.
     orthogonal = architecture.distribution == "orthogonal"
-    weights, biases = on_one_blas_thread(draw, key) if orthogonal else draw(key)
-    return _affine(architecture, weights, biases, _kind(architecture))
+    draws = on_one_blas_thread(draw, key) if orthogonal else draw(key)
+    return Layer(kind, shape, draws, numbers, architecture.parameterisation, (depth - 1,))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _stacked_draws(distribution: str, depth: int, width: int, key):
+def _stacked_draws(distribution: str, depth: int, mixes, key):
     """One layer after another, so that only one layer's temporaries exist."""
-    draw = lambda layer: (  # noqa: E731
-        initialisers.unit_weight(key, layer, distribution, width, width),
-        initialisers.unit_bias(key, layer, width),
-    )
+    draw = lambda layer: initialisers.layer_draws(key, layer, dict(mixes), distribution)  # noqa: E731
     return lax.map(draw, jnp.arange(2, depth + 1))
 
 
-def _with_variances(architecture: Architecture, weight_var, bias_var) -> Architecture:
-    own = {"weight_var": weight_var, "bias_var": bias_var}
-    return architecture.with_numbers(**{n: v for n, v in own.items() if v is not None})
+# ------------------------------------------------------------------------- held statistics
+
+
+def _held(kind: kinds.Kind) -> kinds.Kind:
+    """With every batch norm in it held."""
+    held = kinds.BatchNorm(held=True)
+    return kinds.rewritten(kind, lambda k: held if isinstance(k, kinds.BatchNorm) else k)
+
+
+def _check_statistics(statistics: Statistics, shape: tuple[int, int]) -> None:
+    given = jnp.shape(statistics.mean), jnp.shape(statistics.variance)
+    if given != (shape, shape):
+        raise ValueError(
+            f"statistics must have mean and variance of shape {shape} (layers, units), got "
+            f"{given[0]} and {given[1]}"
+        )
+
+
+def _hold(layer: Layer, statistics: Statistics) -> None:
+    layer.kind = _held(layer.kind)
+    layer.mean, layer.variance = map(nnx.BatchStat, statistics)

@@ -1,146 +1,104 @@
-"""The backward pass of a block of cells: cotangents, renormalised at every layer, logs carried."""
+"""The backward pass of one network: cotangents, renormalised at every layer, logs carried."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
-from sigprop.propagation.blocks import Trace
+from sigprop.kinds import Mix
 from sigprop.propagation.draws import Draws
-from sigprop.propagation.normalisation import pull_back
+from sigprop.propagation.forward import WayBack
+from sigprop.propagation.layers import flat
 from sigprop.propagation.plan import Plan
-from sigprop.propagation.scaled import LogSum, log_weighted_sum, pair_products
-from sigprop.propagation.signal import Cells, PerInput, Rows, as_rows
+from sigprop.propagation.scaled import LogSum, Products, log_norms, log_weighted_sum, products
 
-__all__ = ["Cotangent", "CotangentReading", "log_gradients", "start", "step"]
+__all__ = ["Cotangent", "of_first", "start", "step"]
+
+PerInput = Float[Array, " inputs"]
 
 
 class Cotangent(NamedTuple):
-    """∂loss/∂z^l = exp(scale) · g, row by row."""
+    """∂loss/∂z^l = exp(scale) · g, input by input."""
 
-    g: Rows
-    squared_norm: PerInput  # |g|²
+    g: Float[Array, "inputs places width"]
+    log_norm: PerInput  # of g
     scale: LogSum
 
 
-class CotangentReading(NamedTuple):
-    """Dot products between the inputs' cotangents at one layer, and the scales to multiply by."""
+def start(plan: Plan, draws: Draws, last: Int[Array, ""]) -> Cotangent:
+    """At z^depth: the drawn vectors, or 0 if the ``last`` finite layer comes earlier."""
+    g = draws.cotangent * (last == plan.depth).astype(plan.dtype)
+    return _cotangent(g, LogSum.of(jnp.zeros(plan.inputs, plan.dtype)))
 
-    products: Float[Array, "pairs cells"]
-    scale: PerInput
 
-
-def start(
-    plan: Plan, draws: Draws, last: Int[Array, " cells"]
-) -> tuple[Cotangent, CotangentReading]:
-    """At z^depth: the drawn vectors, or 0 for a cell whose ``last`` finite layer comes earlier."""
-    here = (last == plan.depth).astype(plan.dtype)
-    here = jnp.broadcast_to(here, (plan.inputs, *here.shape))
-    g = _drawn(plan, draws, here)
-    return _read(plan, g, LogSum.of(jnp.zeros_like(here)))
+def _cotangent(g: Array, scale: LogSum) -> Cotangent:
+    return Cotangent(g, log_norms(g.reshape(len(g), -1)), scale)
 
 
 def step(
-    plan: Plan,
-    draws: Draws,
-    cells: Cells,
-    last: Int[Array, " cells"],
-    after: Cotangent,
-    trace: Trace,
-    layer: Int[Array, ""],
-) -> tuple[Cotangent, tuple[CotangentReading, CotangentReading | None]]:
-    """From ∂loss/∂z^{l+1} to ∂loss/∂z^l, l = ``layer``: φ'(z^l) ⊙ Wᵀ ∂loss/∂z^{l+1} if plain.
-
-    Where a norm comes after, the cotangent of what it acts on is read as well: that is what the
-    gradients of W^{l+1} and b^{l+1} are made of.
-    """
-    delta, before_norm, arrived = after.g, after.scale, None
-    if plan.block.norm_after is not None and trace.after is not None:
-        learned = draws.norm_of(layer + 1)
-        delta = delta if learned is None else delta * learned[0]
-        delta, gain = pull_back(plan.block.norm_after, trace.after, delta)
-        before_norm = before_norm.plus(gain)
-        arrived = CotangentReading(pair_products(delta, plan.inputs), before_norm.value)
-    factor, log_norm = _renormalised(plan, after)
-    scale = before_norm.plus(log_norm)
-    weight = draws.weight(plan, layer + 1)
-    pulled = lax.dot_general(delta, weight, (((1,), (0,)), ((), ())), precision=plan.precision)
-    g = pulled * trace.slope * as_rows(factor * cells.hidden_scale)
-    g, scale = _joined(plan, trace, g, delta * as_rows(factor), scale)
-    if not plan.log_scale:  # cells that diverge at the next layer start here
-        here = jnp.broadcast_to((last == layer).astype(plan.dtype), factor.shape)
-        on_the_way = as_rows(jnp.broadcast_to(last > layer, factor.shape))
-        g = jnp.where(on_the_way, g, _drawn(plan, draws, here))
+    plan: Plan, draws: Draws, last: Int[Array, ""], after: Cotangent, way: WayBack, layer
+) -> tuple[Cotangent, tuple[Array, Array]]:
+    """From ∂loss/∂z^{l+1} to ∂loss/∂z^l, l = ``layer``, with `_log_gradients` between."""
+    unit, scale = _renormalised(plan, after)
+    g, of_maps = way.pull(unit)
+    gradients = _log_gradients(plan.drawing.hidden, way.rows, of_maps, scale.value)
+    if not plan.log_scale:  # a network that diverges at the next layer starts here
+        here = draws.cotangent * (last == layer).astype(plan.dtype)
+        g = jnp.where(last > layer, g, here)
         scale = jax.tree.map(lambda s: jnp.where(last > layer, s, jnp.zeros_like(s)), scale)
-    cotangent, reading = _read(plan, g, scale)
-    return cotangent, (reading, arrived)
+    return _cotangent(g, scale), gradients
 
 
-def _renormalised(plan: Plan, after: Cotangent) -> tuple[PerInput, PerInput]:
-    """What to multiply rows by to give them norm 1, and the log of what that takes from them."""
-    square = after.squared_norm
-    if plan.block.couples_inputs:  # rows that will be mixed need one scale
-        square = jnp.broadcast_to(jnp.sum(square, axis=0, keepdims=True), square.shape)
-    norm = jnp.sqrt(square)
-    dead = ~(norm > 0)
-    norm = jnp.where(dead, jnp.ones_like(norm), norm)
-    factor = jnp.where(dead, jnp.zeros_like(norm), 1 / norm)
-    return factor, jnp.log(norm)
+def of_first(plan: Plan, cotangent: Cotangent, way: WayBack) -> tuple[Array, Array]:
+    """`_log_gradients` of the first layer."""
+    unit, scale = _renormalised(plan, cotangent)
+    return _log_gradients(plan.drawing.first, way.rows, way.pull(unit)[1], scale.value)
 
 
-def _joined(plan: Plan, trace: Trace, branch, skipped, scale: LogSum) -> tuple[Rows, LogSum]:
-    """The branch's cotangent pulled through the norm before it, and what came past the branch."""
-    gain = None
-    if plan.block.norm_before is not None and trace.before is not None:
-        branch, gain = pull_back(plan.block.norm_before, trace.before, branch)
-    if not plan.block.residual:
-        return branch, scale if gain is None else scale.plus(gain)
-    if gain is None:
-        return branch + skipped, scale
-    # The larger of the two decides the scale, so that neither factor overflows.
-    larger = jnp.maximum(gain, jnp.zeros_like(gain))
-    g = branch * as_rows(jnp.exp(gain - larger)) + skipped * as_rows(jnp.exp(-larger))
-    return g, scale.plus(larger)
+def _renormalised(plan: Plan, after: Cotangent) -> tuple[Array, LogSum]:
+    """The cotangent of norm 1 (a power of two near it would do), and the scale it then has."""
+    log_norm = after.log_norm
+    if plan.joint:  # what will be added up needs one scale
+        log_norm = jnp.broadcast_to(jnp.max(log_norm), log_norm.shape)
+    alive = jnp.isfinite(log_norm)
+    factor = jnp.where(alive, jnp.exp(-log_norm), jnp.zeros_like(log_norm))
+    return after.g * factor[:, None, None], after.scale.plus(jnp.where(alive, log_norm, 0))
 
 
-def _drawn(plan: Plan, draws: Draws, here: PerInput) -> Rows:
-    vectors = draws.cotangent[:, None] * here[:, :, None]
-    return vectors.reshape(-1, plan.width)
+def _log_gradients(
+    mixes: Iterable[tuple[str, Mix]],
+    rows: dict[str, Products | None],
+    of_maps: dict[str, Array],
+    scale: PerInput,
+) -> tuple[Array, Array]:
+    """Logs of the squared norms of the gradients of all drawn weights, and of all drawn biases.
 
-
-def _read(plan: Plan, g: Rows, scale: LogSum) -> tuple[Cotangent, CotangentReading]:
-    products = pair_products(g, plan.inputs)
-    cotangent = Cotangent(g, products[: plan.inputs], scale)
-    return cotangent, CotangentReading(products, scale.value)
-
-
-def log_gradients(
-    plan: Plan,
-    cells: Cells,
-    last: Int[Array, " cells"],
-    reading: CotangentReading,
-    arrived: CotangentReading,
-    x_products: Float[Array, "layer pairs cells"],
-    x_scale: Float[Array, "layer inputs cells"],
-) -> tuple[
-    Float[Array, "layer inputs cells"], Float[Array, "layer cells"], Float[Array, "layer cells"]
-]:
-    """Logs of the squared gradient norms of every layer: of z (each input), of W, of b.
-
-    ``arrived`` are the cotangents δ of what W^l x + b^l is added to; without a norm after it, those
-    of z^l. The gradient of the summed loss with respect to W^l is α Σ_a δ_a x_aᵀ (α only from layer
-    2 on); its squared norm α² Σ_ab (δ_a·δ_b)(x_a·x_b) needs dot products only, never the matrix.
+    The gradient of the summed loss with respect to W is Σ_a δ_a x_aᵀ over rows a, with δ the
+    cotangents of W x; its squared norm Σ_ab (δ_a·δ_b)(x_a·x_b) needs dot products only, never the
+    matrix. A bias acts on ones.
     """
-    of_z = 2 * reading.scale + jnp.log(reading.products[:, : plan.inputs])
-    of_weight = log_weighted_sum(arrived.products * x_products, arrived.scale + x_scale)
-    of_bias = log_weighted_sum(arrived.products, arrived.scale)
-    if plan.block.couples_inputs and not plan.block.residual:
-        # A bias moves all inputs alike, and the next norm takes it out again: rounding is left.
-        unfelt = jnp.arange(1, plan.depth + 1)[:, None] < last
-        of_bias = jnp.where(unfelt, jnp.full_like(of_bias, -jnp.inf), of_bias)
-    if plan.block.residual:
-        branch = jnp.broadcast_to(2 * jnp.asarray(cells.log_branch_scale), of_weight[1:].shape)
-        of_weight = of_weight.at[1:].add(branch)
-    return of_z, of_weight, of_bias
+    found = {True: [], False: []}
+    for name, mix in mixes:
+        if mix.rows or mix.constant:
+            square = _by_products(rows[name], of_maps[name], scale)
+        else:
+            square = 2 * (log_norms(of_maps[name].reshape(1, -1))[0] + scale[0])
+        found[mix.constant].append(square)
+    return _log_sum(found[False], scale), _log_sum(found[True], scale)
+
+
+def _by_products(rows: Products | None, delta: Array, scale: PerInput) -> Array:
+    got = products(flat(delta))
+    log_scale = got.scale + jnp.repeat(scale, len(got.scale) // len(scale))
+    if rows is None:
+        return log_weighted_sum(got.values, log_scale)
+    return log_weighted_sum(got.values * rows.values, log_scale + rows.scale)
+
+
+def _log_sum(logs: list[Array], like: Array) -> Array:
+    """Log of the sum of exponentials; -inf of none."""
+    if len(logs) > 1:
+        return jax.nn.logsumexp(jnp.stack(logs))
+    return logs[0] if logs else jnp.full((), -jnp.inf, like.dtype)

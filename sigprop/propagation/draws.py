@@ -1,6 +1,5 @@
 """Which random numbers a pass uses: keys of seeds and cells, and the draws they make."""
 
-import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -11,19 +10,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from sigprop import activations
-from sigprop.kinds.norm import inverse_root
-from sigprop.kinds.weight_norm import unit_rows
 from sigprop.networks import MLP
-from sigprop.networks.initialisers import (
-    RandomKey,
-    cotangent,
-    unit_bias,
-    unit_weight,
-)
-from sigprop.propagation.plan import BlockPlan, Plan
+from sigprop.networks.initialisers import RandomKey, cotangent, layer_draws
+from sigprop.propagation.plan import Drawing, Plan
 
 __all__ = ["Draws", "cell_key", "draw", "draw_on_devices", "of_network", "of_segment", "seed_key"]
+
+Arrays = dict[str, Array]
 
 
 def seed_key(key: RandomKey, seed: int | Int[Array, ""]) -> RandomKey:
@@ -60,95 +53,84 @@ def cell_key(
 
 
 class Draws(NamedTuple):
-    """The unit draws of one network, before any variance.
+    """The unit draws of one network, before any variance, and what it has trained.
 
-    ``hidden`` is None when the weights of layers 2..depth are drawn again wherever they are used;
+    ``hidden`` is None when the draws of layers 2..depth are made again wherever they are used;
     while a segment of layers is worked on, it may hold those of the segment alone.
     """
 
     key: RandomKey
-    first: Float[Array, "width in_features"]
-    hidden: Float[Array, "hidden width width"] | None
-    biases: Float[Array, "depth width"]
-    cotangent: Float[Array, "inputs width"]
-    norm: tuple[Float[Array, "hidden width"], Float[Array, "hidden width"]] | None = None
+    first: Arrays
+    hidden: Arrays | None
+    cotangent: Float[Array, "inputs places width"]
+    trained: tuple[Arrays, Arrays] | None = None  # of the first layer, stacked of the others
 
-    def norm_of(self, layer: Int[Array, ""]) -> tuple[Array, Array] | None:
-        """A learned scale and shift of the norm that belongs to ``layer``, 2..depth."""
-        if self.norm is None:
-            return None
-        scale, shift = self.norm
-        at = lambda v: lax.dynamic_index_in_dim(v, layer - 2, keepdims=False)  # noqa: E731
-        return at(scale), at(shift)
+    def layer(self, drawing: Drawing, layer: Int[Array, ""]) -> Arrays:
+        """The unit draws of ``layer``, 2..depth."""
+        if self.hidden is None or drawing.depth == 1:
+            return _drawn(drawing, self.key, layer)
+        length = jax.tree.leaves(self.hidden)[0].shape[0]
+        return _at(self.hidden, (layer - 2) % length)  # segments follow one another
 
-    def weight(self, plan: Plan, layer: Int[Array, ""]) -> Float[Array, "width width"]:
-        """The unit draw of ``layer``, 2..depth."""
-        if self.hidden is not None and plan.hidden_layers > 0:
-            index = (layer - 2) % self.hidden.shape[0]  # segments follow one another
-            return lax.dynamic_index_in_dim(self.hidden, index, keepdims=False)
-        return _hidden_weight(plan, self.key, layer)
+    def trained_by(self, layer: Int[Array, ""]) -> Arrays:
+        """What ``layer``, 2..depth, has trained; empty where it is as at the start."""
+        return {} if self.trained is None else _at(self.trained[1], layer - 2)
 
 
-def _hidden_weight(plan: Plan, key: RandomKey, layer) -> Float[Array, "width width"]:
-    return _weight(plan, key, layer, plan.width)
+def _at(stack: Arrays, index: Int[Array, ""]) -> Arrays:
+    at = partial(lax.dynamic_index_in_dim, index=index, keepdims=False)
+    return jax.tree.map(at, stack)
 
 
-def _weight(plan: Plan, key: RandomKey, layer, fan_in: int) -> Float[Array, "width fan_in"]:
-    weight = unit_weight(key, layer, plan.distribution, plan.width, fan_in, plan.dtype)
-    return unit_rows(weight) if plan.block.unit_rows else weight
+def _drawn(drawing: Drawing, key: RandomKey, layer, mixes=None) -> Arrays:
+    """The draws of a layer, as they act but for their scale."""
+    mixes = dict(drawing.hidden if mixes is None else mixes)
+    drawn = layer_draws(key, layer, mixes, drawing.distribution, drawing.dtype)
+    prepared = {name: mix.prepared for name, mix in mixes.items() if mix.prepared is not None}
+    return drawn | {name: prepare(drawn[name]) for name, prepare in prepared.items()}
 
 
-def draw(plan: Plan, key: RandomKey) -> Draws:
+def draw(drawing: Drawing, key: RandomKey) -> Draws:
     """The draws of the network that ``key`` makes."""
-    layers = jnp.arange(2, plan.depth + 1)
-    hidden = lax.map(partial(_hidden_weight, plan, key), layers) if plan.held else None
-    return _around(plan, key, hidden)
+    layers = jnp.arange(2, drawing.depth + 1)
+    hidden = lax.map(partial(_drawn, drawing, key), layers) if drawing.held else None
+    return _around(drawing, key, hidden)
 
 
-def _around(plan: Plan, key: RandomKey, hidden) -> Draws:
-    bias = partial(unit_bias, key, fan_out=plan.width, dtype=plan.dtype)
+def _around(drawing: Drawing, key: RandomKey, hidden: Arrays | None) -> Draws:
     return Draws(
         key=key,
-        first=_weight(plan, key, 1, plan.in_features),
+        first=_drawn(drawing, key, 1, drawing.first),
         hidden=hidden,
-        biases=jax.vmap(bias)(jnp.arange(1, plan.depth + 1)),
-        cotangent=cotangent(key, plan.inputs, plan.width, plan.dtype),
+        cotangent=_cotangent(drawing, key),
     )
 
 
-def draw_on_devices(plan: Plan, key: RandomKey) -> Draws:
-    """As `draw`: every device draws its share of the layers, then all hold all of them.
-
-    Networks that differ in activation or block alone share one compiled program.
-    """
-    drawing = dataclasses.replace(
-        plan,
-        activation=activations.get("linear"),
-        block=BlockPlan(unit_rows=plan.block.unit_rows),
-        cells_per_block=1,
-        segment=1,
-        segment_held=False,
-    )
-    return _draw_on_devices(drawing, key)
+def _cotangent(drawing: Drawing, key: RandomKey) -> Array:
+    places, width = drawing.shape
+    vectors = cotangent(key, drawing.inputs, places * width, drawing.dtype)
+    return vectors.reshape(drawing.inputs, places, width)
 
 
 @partial(jax.jit, static_argnums=0)
-def _draw_on_devices(plan: Plan, key: RandomKey) -> Draws:
-    if not plan.held:
-        return _around(plan, key, None)
-    share = -(-plan.hidden_layers // plan.devices)
+def draw_on_devices(drawing: Drawing, key: RandomKey) -> Draws:
+    """As `draw`: every device draws its share of the layers, then all hold all of them."""
+    if not drawing.held:
+        return _around(drawing, key, None)
+    hidden, devices = drawing.depth - 1, drawing.mesh.size
+    share = -(-hidden // devices)
     # Beyond the last layer a device repeats it, and the copies are cut off again.
-    layers = jnp.minimum(jnp.arange(share * plan.devices) + 2, max(plan.depth, 2))
+    layers = jnp.minimum(jnp.arange(share * devices) + 2, max(drawing.depth, 2))
     axis = PartitionSpec("cells")
     drawn = jax.shard_map(
-        lambda key, layers: lax.map(partial(_hidden_weight, plan, key), layers),
-        mesh=plan.mesh,
+        lambda key, layers: lax.map(partial(_drawn, drawing, key), layers),
+        mesh=drawing.mesh,
         in_specs=(PartitionSpec(), axis),
         out_specs=axis,
     )(key, layers)
-    everywhere = NamedSharding(plan.mesh, PartitionSpec())
-    hidden = lax.with_sharding_constraint(drawn[: plan.hidden_layers], everywhere)
-    return _around(plan, key, hidden)
+    everywhere = NamedSharding(drawing.mesh, PartitionSpec())
+    held = lambda v: lax.with_sharding_constraint(v[:hidden], everywhere)  # noqa: E731
+    return _around(drawing, key, jax.tree.map(held, drawn))
 
 
 def of_segment(plan: Plan, draws: Draws, segment: Int[Array, ""]) -> Draws:
@@ -156,42 +138,28 @@ def of_segment(plan: Plan, draws: Draws, segment: Int[Array, ""]) -> Draws:
 
     Devices that share the draws draw a part each.
     """
-    if plan.held or not plan.segment_held:
+    drawing = plan.drawing
+    if drawing.held or not plan.segment_held:
         return draws
     parts = 1 if plan.independent else plan.devices
     share = -(-plan.segment // parts)
     part = jnp.asarray(0) if parts == 1 else lax.axis_index("cells")
     layers = segment * plan.segment + part * share + jnp.arange(share) + 2
-    hidden = lax.map(
-        partial(_hidden_weight, plan, draws.key), jnp.minimum(layers, max(plan.depth, 2))
-    )
+    layers = jnp.minimum(layers, max(plan.depth, 2))
+    hidden = lax.map(partial(_drawn, drawing, draws.key), layers)
     if parts > 1:
-        hidden = lax.all_gather(hidden, "cells", tiled=True)[: plan.segment]
+        gathered = partial(lax.all_gather, axis_name="cells", tiled=True)
+        hidden = jax.tree.map(lambda v: gathered(v)[: plan.segment], hidden)
     return draws._replace(hidden=hidden)
 
 
-def of_network(plan: Plan, network: MLP, key: RandomKey) -> Draws:
-    """The network's own W and b, as they act, in the place of unit draws."""
-    weights, biases = network.hidden.effective()
-    first, first_bias = network.first.effective()
+def of_network(drawing: Drawing, network: MLP, key: RandomKey) -> Draws:
+    """The network's own arrays, as they act, in the place of unit draws."""
+    first, hidden = network.first, network.hidden
     return Draws(
         key=key,
-        first=first,
-        hidden=weights,
-        biases=jnp.concatenate([first_bias[None], biases]),
-        cotangent=cotangent(key, plan.inputs, plan.width, plan.dtype),
-        norm=_learned(network),
+        first=first.acting(),
+        hidden=hidden.acting(),
+        cotangent=_cotangent(drawing, key),
+        trained=(first.trained(), hidden.trained()),
     )
-
-
-def _learned(network: MLP):
-    """Scale and shift behind the norms of layers 2..depth; held statistics become part of them."""
-    layers, _ = network.norms()
-    if not layers:
-        return None
-    scale, shift, *held = layers
-    if held:
-        mean, variance = held
-        scale = scale * inverse_root(variance)
-        shift = shift - scale * mean
-    return scale, shift

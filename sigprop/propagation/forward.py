@@ -1,153 +1,172 @@
-"""The forward pass of a block of cells: signals, their sizes and angles, what backward needs."""
+"""The forward pass of one network: signals, their sizes and angles, what backward needs."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sigprop.propagation import blocks
-from sigprop.propagation.blocks import Trace
+from sigprop.networks.initialisers import mask_key
 from sigprop.propagation.draws import Draws
+from sigprop.propagation.layers import Act, act, act_and_pull
 from sigprop.propagation.plan import Plan
-from sigprop.propagation.scaled import LogSum, pair_products, squared_norms
-from sigprop.propagation.signal import (
-    Cells,
-    PerCell,
-    PerInput,
-    Signal,
-    as_rows,
-    log_rms,
-    unit_of,
-)
+from sigprop.propagation.scaled import LogSum, Products, log_norms
 
-__all__ = ["Cells", "SignalReading", "enter", "step"]
+__all__ = ["Cell", "Signal", "SignalReading", "WayBack", "enter", "hidden", "step"]
+
+PerInput = Float[Array, " inputs"]
+
+
+class Cell(NamedTuple):
+    """What sets one network apart from the others that share its draws; leaves (cells,) of many.
+
+    Attributes
+    ----------
+    first, hidden
+        sqrt(variance / fan_in) of every drawn map, by name; 0 where there is nothing to scale.
+    numbers
+        By name, as `sigprop.kinds.Kind.apply` takes them.
+    """
+
+    first: dict[str, Float[Array | np.ndarray, "..."]]
+    hidden: dict[str, Float[Array | np.ndarray, "..."]]
+    numbers: dict[str, Float[Array | np.ndarray, "..."]]
+
+
+class Signal(NamedTuple):
+    """The state at layer l: z^l = exp(scale) · z, input by input.
+
+    ``scale`` leaves 0 only where the plan says ``log_scale``.
+    """
+
+    z: Float[Array, "inputs places width"]
+    size: PerInput  # log of the root mean square of z
+    scale: LogSum
+    alive: Bool[Array, ""]  # every layer so far finite
 
 
 class SignalReading(NamedTuple):
-    """What layer l shows: z^l, and the x^{l-1} it takes in (for its weights' gradient)."""
+    """What layer l shows of z^l."""
 
     log_variance: PerInput
-    one_minus_correlation: PerCell
-    alive: Bool[Array, " cells"]
-    x_products: Float[Array, "pairs cells"]
-    x_scale: PerInput
+    one_minus_correlation: Float[Array, ""]
+    alive: Bool[Array, ""]
 
 
-def enter(
-    plan: Plan, draws: Draws, cells: Cells, inputs: Float[Array, "inputs in_features"]
-) -> tuple[Signal, SignalReading]:
-    """Layer 1, whose multiply is the same for every cell."""
-    shape = (plan.inputs, cells.first_scale.shape[0])
-    spread = lambda column: jnp.broadcast_to(column.reshape(-1, 1), shape)  # noqa: E731
-    largest = jnp.max(jnp.abs(inputs), axis=-1, keepdims=True)
-    largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
-    x = inputs / largest
-    products = pair_products(x, plan.inputs)
-    size = spread(log_rms(products[: plan.inputs, 0], plan.in_features))
-    scale = LogSum.of(spread(jnp.log(largest)))
-    gain = jnp.log(cells.first_scale) + 0.5 * jnp.log(jnp.asarray(plan.in_features, x.dtype))
-    expected = jnp.logaddexp(2 * (gain + size + scale.value), 2 * cells.log_bias_scale) / 2
-    before = Signal(
-        z=x,
-        size=size,
-        scale=scale,
-        z_unit=jnp.zeros(shape, x.dtype) if plan.log_scale else unit_of(expected, 0.0),
-        x_unit=jnp.zeros(shape, x.dtype),
-        alive=jnp.ones(shape[1:], bool),
-    )
-    y = _multiply(plan, x, draws.first)
-    y = jnp.broadcast_to(y[:, None], (*shape, plan.width)).reshape(-1, plan.width)
-    after = _arrive(plan, cells.first_scale, cells.log_bias_scale, before, y, draws.biases[0])
-    x_products = jnp.broadcast_to(products, (products.shape[0], shape[1]))
-    return after, _reading(plan, after, x_products, scale.value)
+class WayBack(NamedTuple):
+    """What backward needs of a layer: what pulls cotangents, and the rows its weights act on."""
+
+    pull: Callable
+    rows: dict[str, Products | None]
 
 
-def step(
-    plan: Plan, draws: Draws, cells: Cells, signal: Signal, layer: Int[Array, ""]
-) -> tuple[Signal, SignalReading, Trace]:
-    """From z^{l-1} to z^l, l = ``layer``; also what the way back needs."""
-    x, slope, before = blocks.enter(plan, draws, cells, signal, layer)
-    if not plan.log_scale:  # a homogeneous activation in log scale cannot diverge
-        alive = as_rows(jnp.tile(signal.alive, (plan.inputs, 1)))
-        x, slope = (jnp.where(alive, v, jnp.zeros_like(v)) for v in (x, slope))
-    products = pair_products(x * as_rows(jnp.exp(-signal.x_unit)), plan.inputs)
-    x_unit = unit_of(log_rms(products[: plan.inputs], plan.width) + signal.x_unit, signal.x_unit)
-    y = _multiply(plan, x, draws.weight(plan, layer))
-    bias = lax.dynamic_index_in_dim(draws.biases, layer - 1, keepdims=False)
-    skip = signal.z if plan.block.residual else None
-    own = signal._replace(x_unit=x_unit, z_unit=_expected_unit(plan, cells, signal, x_unit))
-    arrived = _arrive(plan, cells.hidden_scale, cells.log_bias_scale, own, y, bias, skip)
-    z, after = blocks.leave(plan, draws, arrived, layer)
-    if z is not None:
-        still = arrived._replace(z_unit=jnp.zeros_like(arrived.z_unit))
-        arrived = _settle(plan, still, z, arrived.scale)
-    x_scale = signal.scale.value + signal.x_unit
-    return arrived, _reading(plan, arrived, products, x_scale), Trace(slope, before, after)
-
-
-def _expected_unit(plan: Plan, cells: Cells, signal: Signal, x_unit: PerInput) -> PerInput:
-    """Of the next z: as that of this one, unless a norm has taken its size away."""
-    if plan.block.norm_before is None:
-        return signal.z_unit
-    gain = jnp.log(cells.hidden_scale) + 0.5 * jnp.log(jnp.asarray(plan.width, x_unit.dtype))
-    expected = jnp.logaddexp(2 * (gain + x_unit), 2 * cells.log_bias_scale)
-    if plan.block.residual:
-        expected = jnp.logaddexp(expected, 2 * signal.z_unit)
-    return unit_of(expected / 2, signal.z_unit)
-
-
-def _arrive(plan, weight_scale, log_bias_scale, before: Signal, y, bias, skip=None) -> Signal:
-    """Z = weight_scale · y + bias_scale · bias (+ skip) in the new scale."""
+def enter(plan: Plan, draws: Draws, cell: Cell, inputs: Float[Array, "inputs in_features"]):
+    """Layer 1: the signal, what it shows, and the way back to its weights."""
+    x = inputs[:, None]
+    scale = jnp.zeros(len(inputs), x.dtype)
     if plan.log_scale:
-        # The larger of the two terms decides the scale, so that neither factor overflows.
-        growth = jnp.maximum(before.size, log_bias_scale - before.scale.value)
-        growth = jnp.where(jnp.isfinite(growth), growth, jnp.zeros_like(growth))
-        scale, factor = before.scale.plus(growth), jnp.exp(-growth)
-    else:
-        scale = LogSum.of(jnp.zeros_like(before.size))
-        factor = jnp.exp(before.scale.value)
-    bias_factor = jnp.exp(log_bias_scale - scale.value)
-    z = y * as_rows(weight_scale * factor) + bias * as_rows(bias_factor)
-    if skip is not None:
-        z = z + skip * as_rows(factor)
-    return _settle(plan, before, z, scale)
+        largest = jnp.max(jnp.abs(inputs), axis=-1)
+        largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+        x, scale = x / largest[:, None, None], jnp.log(largest)
+    start = Signal(x, _size(x), LogSum.of(scale), jnp.asarray(True))
+    own = Act(
+        kind=plan.first,
+        mixes=dict(plan.drawing.first),
+        weights=lambda layer: draws.first,
+        layer=None,
+        scales=cell.first,
+        trained=_trained(plan.first, x, {} if draws.trained is None else draws.trained[0]),
+        numbers=cell.numbers,
+        key=None,
+    )
+    return step(plan, own, start)
 
 
-def _settle(plan: Plan, before: Signal, z, scale: LogSum) -> Signal:
-    """The signal whose rows are z, its squares taken in the units of the one before."""
-    norms = squared_norms(z * as_rows(jnp.exp(-before.z_unit)), plan.inputs)
-    size = before.z_unit + log_rms(norms, plan.width)
-    return Signal(
-        z=z,
-        size=size,
-        scale=scale,
-        z_unit=before.z_unit if plan.log_scale else unit_of(size, before.z_unit),
-        x_unit=before.x_unit,
-        alive=before.alive & jnp.all(jnp.isfinite(norms), axis=0),
+def hidden(plan: Plan, draws: Draws, cell: Cell, layer: Int[Array, ""]) -> Act:
+    """What it takes for ``layer``, 2..depth, to act."""
+    start = jnp.zeros((1, *plan.drawing.shape), plan.dtype)
+    return Act(
+        kind=plan.layer,
+        mixes=dict(plan.drawing.hidden),
+        weights=lambda layer: draws.layer(plan.drawing, layer),
+        layer=layer,
+        scales=cell.hidden,
+        trained=_trained(plan.layer, start, draws.trained_by(layer)),
+        numbers=cell.numbers,
+        key=mask_key(draws.key, layer - 1) if plan.layer.random else None,
     )
 
 
-def _reading(plan: Plan, signal: Signal, x_products, x_scale) -> SignalReading:
+def _trained(kind, x, given):
+    """As given, else as at the start."""
+    start = kind.trained(x.shape[1:])
+    return {name: given.get(name, value.astype(x.dtype)) for name, value in start.items()}
+
+
+def step(plan: Plan, own: Act, signal: Signal, pulled: bool = True):
+    """From z^{l-1} to z^l: the signal, what it shows, and the way back if there is to be one."""
+    x, scale = signal.z, signal.scale
+    if plan.log_scale:
+        x, scale, scales = _rescaled(own, signal)
+    else:  # what has diverged is no input to anything; a signal in log scale cannot
+        x = jnp.where(signal.alive, x, jnp.zeros_like(x))
+        scales = {name: _per_input(own, name, x) for name in own.mixes}
+    own = own._replace(scales=scales)
+    if pulled:
+        z, pull, entered = act_and_pull(own, x)
+        way = WayBack(pull, {n: _scaled(rows, scale.value) for n, rows in entered.items()})
+    else:
+        z, way = act(own, x), None
+    size = _size(z)  # -inf of a signal that has vanished, inf or nan of one that is not finite
+    after = Signal(z, size, scale, signal.alive & jnp.all(size < jnp.inf))
+    return after, _reading(after), way
+
+
+def _rescaled(own: Act, signal: Signal) -> tuple[Array, LogSum, dict[str, Array]]:
+    """The signal where neither it nor a bias overflows, its scale, and those of the maps there."""
+    constants = [n for n, mix in own.mixes.items() if mix.constant]
+    biases = [jnp.log(jnp.asarray(own.scales[n], signal.z.dtype)) for n in constants]
+    growth = signal.size
+    for bias in biases:
+        growth = jnp.maximum(growth, bias - signal.scale.value)
+    growth = jnp.where(jnp.isfinite(growth), growth, jnp.zeros_like(growth))
+    scale = signal.scale.plus(growth)
+    within = {n: jnp.exp(bias - scale.value) for n, bias in zip(constants, biases)}
+    return signal.z * jnp.exp(-growth)[:, None, None], scale, {**own.scales, **within}
+
+
+def _per_input(own: Act, name: str, x: Array) -> Array:
+    scale = jnp.asarray(own.scales[name], x.dtype)
+    return jnp.broadcast_to(scale, x.shape[:1]) if own.mixes[name].constant else scale
+
+
+def _size(z: Array) -> PerInput:
+    """Log of the root mean square of every input's signal."""
+    rows = z.reshape(len(z), -1)
+    return log_norms(rows) - 0.5 * jnp.log(jnp.asarray(rows.shape[1], z.dtype))
+
+
+def _reading(signal: Signal) -> SignalReading:
     return SignalReading(
         log_variance=2 * (signal.scale.value + signal.size),
-        one_minus_correlation=_one_minus_correlation(plan, signal),
+        one_minus_correlation=_one_minus_correlation(signal),
         alive=signal.alive,
-        x_products=x_products,
-        x_scale=x_scale,
     )
 
 
-def _one_minus_correlation(plan: Plan, signal: Signal) -> PerCell:
+def _scaled(rows: Products | None, x_scale: PerInput) -> Products | None:
+    """In true size: rows follow inputs, place by place."""
+    if rows is None:
+        return None
+    places = rows.scale.shape[0] // x_scale.shape[0]
+    return rows._replace(scale=rows.scale + jnp.repeat(x_scale, places))
+
+
+def _one_minus_correlation(signal: Signal) -> Float[Array, ""]:
     """|a/|a| − b/|b||² / 2: where 1 − c is small, 1 − a·b/(|a||b|) would be rounding error."""
-    if plan.inputs < 2:
-        return jnp.full_like(signal.size[0], jnp.nan)
+    if len(signal.z) < 2:
+        return jnp.full((), jnp.nan, signal.z.dtype)
     # A vanished or infinite row has no direction: 0 · inf gives nan.
-    unit = signal.z * as_rows(jnp.exp(-signal.size))
-    a, b = unit.reshape(plan.inputs, -1, plan.width)[:2]
-    return jnp.sum(jnp.square(a - b), axis=-1) / (2 * plan.width)
-
-
-def _multiply(plan: Plan, x, weight):
-    """W x for every row x, without transposing W in memory."""
-    return lax.dot_general(x, weight, (((1,), (1,)), ((), ())), precision=plan.precision)
+    unit = signal.z[:2] * jnp.exp(-signal.size[:2])[:, None, None]
+    return jnp.mean(jnp.square(unit[0] - unit[1])) / 2

@@ -103,8 +103,8 @@ _PER_LAYER = (
 
 
 def seed_readings(passed: Passed, cells: int) -> SeedReadings:
-    """Blocks of cells as one axis of cells, without the padding; averages over inputs."""
-    by_cell = {name: _cells_first(np.asarray(v), cells) for name, v in passed._asdict().items()}
+    """The cells without the padding; averages over inputs."""
+    by_cell = {name: np.asarray(v)[:cells] for name, v in passed._asdict().items()}
     with np.errstate(all="ignore"):  # infinite and undefined readings are data
         log_variance = by_cell["log_variance"].astype(np.float64)
         of_z = by_cell["log_gradient_z"]
@@ -122,12 +122,6 @@ def seed_readings(passed: Passed, cells: int) -> SeedReadings:
             log_growth=growth,
             finite_layers=by_cell["finite_layers"],
         )
-
-
-def _cells_first(blocks: np.ndarray, cells: int) -> np.ndarray:
-    """(block, layer, ..., cell in block) as (cell, layer, ...)."""
-    moved = np.moveaxis(blocks, -1, 1)
-    return moved.reshape(-1, *moved.shape[2:])[:cells]
 
 
 def _log_growth(

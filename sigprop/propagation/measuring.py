@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -12,9 +11,11 @@ from jaxtyping import Float
 from sigprop._checks import check_finite, check_one_of, check_whole_number
 from sigprop._precision import is_traced
 from sigprop.architecture import Architecture
+from sigprop.kinds import Composition, compose, sharing_masks
 from sigprop.networks import MLP
 from sigprop.networks.initialisers import RandomKey
 from sigprop.propagation.draws import draw_on_devices, of_network, seed_key
+from sigprop.propagation.forward import Cell
 from sigprop.propagation.measurement import (
     Measurement,
     MeasurementStatus,
@@ -22,8 +23,7 @@ from sigprop.propagation.measurement import (
     seed_readings,
 )
 from sigprop.propagation.passes import run_independent, run_shared
-from sigprop.propagation.plan import Plan, block_plan, make_plan
-from sigprop.propagation.signal import Cells
+from sigprop.propagation.plan import Plan, make_plan
 
 __all__ = ["measure"]
 
@@ -108,7 +108,6 @@ def measure(
     seeds = default if seeds is None else check_whole_number("seeds", seeds)
     check_one_of("draws", draws, ("shared", "independent"))
     check_one_of("dropout_masks", dropout_masks, ("independent", "shared"))
-    shared_masks = dropout_masks == "shared"
     precision = lax.Precision(precision)
     budget = check_whole_number("memory_budget", memory_budget, minimum=0)
     if is_traced(network, inputs, key):
@@ -119,9 +118,9 @@ def measure(
                 "a given MLP is one network: seeds must be 1 and draws 'shared', got "
                 f"seeds={seeds}, draws={draws!r}"
             )
-        return _measure_network(network, inputs, key, shared_masks, precision, budget)
+        return _measure_network(network, inputs, key, dropout_masks, precision, budget)
     independent = draws == "independent"
-    return _measure_grid(network, inputs, key, seeds, independent, shared_masks, precision, budget)
+    return _measure_grid(network, inputs, key, seeds, independent, dropout_masks, precision, budget)
 
 
 def _measure_grid(
@@ -130,93 +129,79 @@ def _measure_grid(
     key,
     seeds: int,
     independent: bool,
-    shared_masks: bool,
+    masks: str,
     precision,
     budget: int,
 ) -> Measurement:
-    if architecture.layer is not None:
-        raise ValueError("architecture with a layer of its own has theory only, no network yet")
     x = _inputs(inputs, seeds)
-    cells = math.prod(architecture.grid_shape)
     plan = make_plan(
-        activation=architecture.activation,
+        compose(architecture, masks),
         depth=architecture.depth,
         width=architecture.width,
         in_features=x.shape[-1],
         inputs=x.shape[-2],
         distribution=architecture.distribution,
         independent=independent,
-        dtype=x.dtype,
+        dtype=x.dtype.name,
         precision=precision,
         memory_budget=budget,
-        block=block_plan(
-            architecture.block,
-            architecture.norm,
-            learned=False,
-            dropout=bool(np.any(np.asarray(architecture.dropout))),
-            shared_masks=shared_masks,
-        ),
     )
+    cells = math.prod(architecture.grid_shape)
     numbers = _flat_numbers(architecture, plan, cells)
-    scales = _scales(plan, *numbers)
-    coordinates = numbers[:2] if architecture.is_plain else numbers
+    every = _cells(plan, numbers)
+    coordinates = tuple(numbers.values())
+    if architecture.is_plain:
+        coordinates = numbers["weight_var"], numbers["bias_var"]
     readings = []
     for seed in range(seeds):
         own, x_own = seed_key(key, seed), x[seed % len(x)]
         if independent:
-            passed = run_independent(plan, own, coordinates, scales, x_own)
+            passed = run_independent(plan, own, coordinates, every, x_own)
         else:
-            passed = run_shared(plan, draw_on_devices(plan, own), scales, x_own)
+            passed = run_shared(plan, draw_on_devices(plan.drawing, own), every, x_own)
         readings.append(seed_readings(passed, cells))
     return over_seeds(readings, architecture.grid_shape, _status(plan))
 
 
-def _measure_network(
-    network: MLP, inputs, key, shared_masks: bool, precision, budget: int
-) -> Measurement:
+def _measure_network(network: MLP, inputs, key, masks: str, precision, budget: int) -> Measurement:
     x = _inputs(inputs, 1)
     if x.shape[-1] != network.first.fan_in:
         raise ValueError(
             f"inputs must have {network.first.fan_in} features (the network's), got shape "
             f"{x.shape[1:]}"
         )
-    shape = network.first.effective()[0].shape
+    shape = next(iter(network.first.parameters().values())).shape
     if len(shape) != 2:
         raise ValueError(f"network must be one MLP, got a stack of them: weights of shape {shape}")
+    layer = sharing_masks(network.hidden.kind) if masks == "shared" else network.hidden.kind
     plan = make_plan(
-        activation=network.activation,
+        Composition(network.first.kind, layer, network.last.kind),
         depth=network.depth,
         width=network.width,
         in_features=x.shape[-1],
         inputs=x.shape[-2],
         distribution="gaussian",  # nothing is drawn
         independent=False,
-        dtype=x.dtype,
+        dtype=x.dtype.name,
         precision=precision,
         memory_budget=budget,
         always_held=True,
-        block=block_plan(
-            network.block,
-            None if network.norm == "weight_norm" or _held(network) else network.norm,
-            learned=network.normalisation is not None,
-            dropout=network.dropout is not None,
-            shared_masks=shared_masks,
-        ),
     )
-    draws = of_network(plan, network, seed_key(key, 0))
+    draws = of_network(plan.drawing, network, seed_key(key, 0))
     ones = np.ones(plan.padded(1), plan.dtype)
-    # A network without biases must be told apart: in log scale, 0 times a huge factor is still 0.
-    log_bias_scale = 0 * ones if np.any(np.asarray(draws.biases)) else np.full_like(ones, -np.inf)
-    alpha = ones if network.branch_scale is None else ones * np.asarray(network.branch_scale[...])
-    keep = None if network.dropout is None else ones * (1 - np.asarray(network.dropout[...]))
-    cells = Cells(ones, alpha, log_bias_scale, _log(alpha), keep)
-    passed = run_shared(plan, draws, cells, x[0])
+    own = Cell(
+        first=_present(plan.drawing.first, draws.first, ones),
+        hidden=_present(plan.drawing.hidden, draws.hidden, ones),
+        numbers={name: ones * np.asarray(value) for name, value in network.values().items()},
+    )
+    passed = run_shared(plan, draws, own, x[0])
     return over_seeds([seed_readings(passed, 1)], (), _status(plan))
 
 
-def _held(network: MLP) -> bool:
-    """Whether batch norm's statistics are held: the norm is then a scale and a shift."""
-    return network.norm == "batch_norm" and not network.couples_inputs
+def _present(mixes, arrays, ones: Flat) -> dict[str, Flat]:
+    """Scales of 1; 0 of biases that are all 0: in log scale, 0 times a huge factor is still 0."""
+    absent = {n for n, mix in mixes if mix.constant and not np.any(np.asarray(arrays[n]))}
+    return {name: 0 * ones if name in absent else ones for name, _ in mixes}
 
 
 # Of batch norm over B inputs: with B = 2 the outputs are ±1, with B = 3 E[g²] diverges.
@@ -224,7 +209,7 @@ _DEGENERATE_BATCH = 3
 
 
 def _status(plan: Plan) -> MeasurementStatus:
-    degenerate = plan.block.couples_inputs and plan.inputs <= _DEGENERATE_BATCH
+    degenerate = plan.layer.couples_inputs and plan.inputs <= _DEGENERATE_BATCH
     return MeasurementStatus.DEGENERATE if degenerate else MeasurementStatus.OK
 
 
@@ -240,35 +225,22 @@ def _inputs(inputs, seeds: int) -> Float[np.ndarray, "seeds inputs in_features"]
     return x.reshape(-1, *x.shape[-2:]).astype(jnp.result_type(float))
 
 
-def _flat_numbers(
-    architecture: Architecture, plan: Plan, cells: int
-) -> tuple[Flat, Flat, Flat, Flat]:
-    """The four numbers of every cell; the padding repeats the last one."""
+def _flat_numbers(architecture: Architecture, plan: Plan, cells: int) -> dict[str, Flat]:
+    """The numbers of every cell by name; the padding repeats the last one."""
     pad = (0, plan.padded(cells) - cells)
-    flat = [
-        np.pad(np.broadcast_to(v, architecture.grid_shape).ravel(), pad, mode="edge")
-        for v in jax.tree.leaves(architecture)
-    ]
-    weight_var, bias_var, dropout, branch_scale = (v.astype(plan.dtype) for v in flat)
-    return weight_var, bias_var, dropout, branch_scale
+    flat = lambda v: np.broadcast_to(v, architecture.grid_shape).ravel()  # noqa: E731
+    return {
+        name: np.pad(flat(value), pad, mode="edge").astype(plan.dtype)
+        for name, value in architecture.all_numbers.items()
+    }
 
 
-def _scales(
-    plan: Plan, weight_var: Flat, bias_var: Flat, dropout: Flat, branch_scale: Flat
-) -> Cells:
-    weight_var, bias_var, dropout, alpha = (
-        v.astype(np.float64) for v in (weight_var, bias_var, dropout, branch_scale)
-    )
-    cells = Cells(
-        first_scale=np.sqrt(weight_var / plan.in_features),
-        hidden_scale=alpha * np.sqrt(weight_var / plan.width),
-        log_bias_scale=0.5 * _log(bias_var),
-        log_branch_scale=_log(alpha) if plan.block.residual else None,
-        keep=1 - dropout if plan.block.dropout else None,
-    )
-    return jax.tree.map(lambda v: v.astype(plan.dtype), cells)
+def _cells(plan: Plan, numbers: dict[str, Flat]) -> Cell:
+    """The scales of every cell's weights, made in double precision, and its other numbers."""
+    exact = {name: value.astype(np.float64) for name, value in numbers.items()}
 
+    def scales(mixes) -> dict[str, Flat]:
+        of = lambda mix: np.sqrt(exact[mix.variance] / mix.fan_in)  # noqa: E731
+        return {name: of(mix).astype(plan.dtype) for name, mix in mixes}
 
-def _log(values: Flat) -> Flat:
-    with np.errstate(divide="ignore"):  # -inf is meant: without bias, without a branch
-        return np.log(values)
+    return Cell(scales(plan.drawing.first), scales(plan.drawing.hidden), numbers)

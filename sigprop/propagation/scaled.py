@@ -2,42 +2,59 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
-__all__ = ["LogSum", "log_weighted_sum", "pair_products", "pairs", "squared_norms"]
+__all__ = ["LogSum", "Products", "log_norms", "log_weighted_sum", "pairs", "products"]
 
-# Up to this many inputs, one reduction for each pair beats a batched multiply of tiny matrices.
-_FEW_INPUTS = 4
+# Up to this many rows, one reduction for each pair beats a batched multiply of tiny matrices.
+_FEW_ROWS = 4
 
 
-def pairs(inputs: int) -> tuple[np.ndarray, np.ndarray]:
+def pairs(rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Index pairs (a, b) with a <= b: the diagonal first, then the pairs above it."""
-    above = np.triu_indices(inputs, 1)
-    diagonal = np.arange(inputs)
+    above = np.triu_indices(rows, 1)
+    diagonal = np.arange(rows)
     return np.concatenate([diagonal, above[0]]), np.concatenate([diagonal, above[1]])
 
 
-def squared_norms(rows: Float[Array, "rows width"], inputs: int) -> Float[Array, "inputs cells"]:
-    """|v|² of every row."""
-    return jnp.sum(rows * rows, axis=-1).reshape(inputs, -1)
+class Products(NamedTuple):
+    """Dot products of rows, in the order of `pairs`: of rows a and b, times exp(s_a + s_b)."""
+
+    values: Float[Array, "*layers pairs"]
+    scale: Float[Array, "*layers rows"]
 
 
-def pair_products(rows: Float[Array, "rows width"], inputs: int) -> Float[Array, "pairs cells"]:
-    """Dot products of the rows of each cell, ordered as `pairs`."""
-    by_input = rows.reshape(inputs, -1, rows.shape[-1])
-    first, second = pairs(inputs)
-    if inputs > _FEW_INPUTS:
-        gram = jnp.einsum("acn,bcn->cab", by_input, by_input, precision=jax.lax.Precision.HIGHEST)
-        return gram[:, first, second].T
-    products = [squared_norms(rows, inputs)]
-    products += [
-        jnp.sum(by_input[a] * by_input[b], axis=-1)[None]
-        for a, b in zip(first[inputs:], second[inputs:])
-    ]
-    return jnp.concatenate(products)
+def _in_units(rows: Array) -> tuple[Array, Array]:
+    """Every row times a power of two that brings its largest entry near 1, and that power's -log.
+
+    So its square neither vanishes nor overflows before the row itself does.
+    """
+    largest = jnp.max(jnp.abs(rows), axis=-1)
+    _, exponent = jnp.frexp(jnp.where(largest > 0, largest, jnp.ones_like(largest)))
+    limits = jnp.finfo(rows.dtype)  # both the power and its inverse are normal numbers
+    exponent = jnp.clip(exponent, limits.minexp + 1, -limits.minexp - 1)
+    factor = jnp.ldexp(jnp.ones_like(largest), -exponent)
+    log_two = jnp.log(jnp.asarray(2, rows.dtype))
+    return rows * factor[:, None], exponent.astype(rows.dtype) * log_two
+
+
+def products(rows: Float[Array, "rows width"]) -> Products:
+    """Of all rows with each other."""
+    rows, size = _in_units(rows)
+    first, second = pairs(len(rows))
+    if len(rows) > _FEW_ROWS:
+        gram = jnp.matmul(rows, rows.T, precision=lax.Precision.HIGHEST)
+        return Products(gram[first, second], size)
+    return Products(jnp.stack([jnp.sum(rows[a] * rows[b]) for a, b in zip(first, second)]), size)
+
+
+def log_norms(rows: Float[Array, "rows width"]) -> Float[Array, " rows"]:
+    """Log of every row's norm."""
+    rows, size = _in_units(rows)
+    return size + 0.5 * jnp.log(jnp.sum(jnp.square(rows), axis=-1))
 
 
 class LogSum(NamedTuple):
@@ -64,16 +81,23 @@ class LogSum(NamedTuple):
         return LogSum(high, self.low + lost)
 
 
+# A sum that is smaller than this many roundings of its terms is one of rounding errors.
+_ROUNDINGS = 16
+
+
 def log_weighted_sum(
-    products: Float[Array, "*layers pairs cells"],
-    log_scale: Float[Array, "*layers inputs cells"],
-) -> Float[Array, "*layers cells"]:
-    """Log Σ_ab P_ab exp(s_a + s_b), over all ordered pairs of inputs; -inf where the sum is 0."""
-    first, second = pairs(log_scale.shape[-2])
-    largest = jnp.max(log_scale, axis=-2, keepdims=True)
+    values: Float[Array, "*layers pairs"], log_scale: Float[Array, "*layers rows"]
+) -> Float[Array, "*layers"]:
+    """Log Σ_ab P_ab exp(s_a + s_b), over all ordered pairs of rows; -inf where the sum is 0.
+
+    The sum is a squared norm. Where its terms cancel to within their rounding nothing is known of
+    it but that it is small: 0 then, as of a bias that the next batch norm takes out again.
+    """
+    first, second = pairs(log_scale.shape[-1])
+    largest = jnp.max(log_scale, axis=-1, keepdims=True)
     scale = jnp.exp(log_scale - largest)
-    count = jnp.asarray(np.where(first == second, 1.0, 2.0), products.dtype)[:, None]
-    terms = count * products * scale[..., first, :] * scale[..., second, :]
-    # The sum is a squared norm; rounding alone can bring it below 0.
-    total = jnp.maximum(jnp.sum(terms, axis=-2), 0)
-    return jnp.log(total) + 2 * largest[..., 0, :]
+    count = jnp.asarray(np.where(first == second, 1.0, 2.0), values.dtype)
+    terms = count * values * scale[..., first] * scale[..., second]
+    total = jnp.sum(terms, axis=-1)
+    known = total > _ROUNDINGS * jnp.finfo(values.dtype).eps * jnp.sum(jnp.abs(terms), axis=-1)
+    return jnp.log(jnp.where(known, total, jnp.zeros_like(total))) + 2 * largest[..., 0]

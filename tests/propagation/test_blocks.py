@@ -10,6 +10,7 @@ from flax import nnx
 
 from sigprop.activations import Activation
 from sigprop.architecture import Architecture
+from sigprop.kinds import sharing_masks
 from sigprop.networks import MLP, initialisers
 from sigprop.propagation import MeasurementStatus, cell_key, measure, seed_key
 from tests.networks.blocks import BLOCKS, EVERY_RUN
@@ -29,21 +30,18 @@ def _architecture(**change):
 
 def _forward(network, key, masks, first, hidden, shift):
     """z^depth of X, from W and b as they act and with something added to every z^l."""
-    norms, _ = network.norms()
-    rows = 1 if masks == "shared" else len(X)
+    kind, numbers = network.hidden.kind, network.values()
+    kind = sharing_masks(kind) if masks == "shared" else kind
 
     def layer(z, own):
-        (weight, bias), norm, shift, number = own
-        h = network.enter(z, norm)
-        if network.dropout is not None:
-            keep = 1 - network.dropout[...]
-            kept = initialisers.unit_mask(key, number, rows, WIDTH) < keep
-            h = jnp.where(kept, h / keep, 0.0)
-        branch = network.scaled_branch(h) @ weight.T + bias
-        return network.join(z, branch, norm) + shift, None
+        (weight, bias), trained, shift, number = own
+        mix = {"weight": lambda x: x @ weight.T, "bias": lambda x: x * bias}
+        own_key = initialisers.mask_key(key, number)
+        new = kind.apply(mix, trained, z[:, None], numbers=numbers, key=own_key)
+        return new[:, 0] + shift, None
 
     z = X @ first[0].T + first[1] + shift[0]
-    layers = (hidden, norms, shift[1:], jnp.arange(1, network.depth))
+    layers = (hidden, network.hidden.trained(), shift[1:], jnp.arange(1, network.depth))
     return jax.lax.scan(layer, z, layers)[0]
 
 
@@ -69,9 +67,8 @@ def _expected(network, key=OWN, masks="independent"):
     cotangents = initialisers.cotangent(key, INPUTS, WIDTH)
     of_weight, of_bias, of_z = _gradients(network, key, masks, cotangents)
     log_weight, log_bias = _log_norms(of_weight), _log_norms(of_bias)
-    if network.couples_inputs and network.block == "plain":  # the next norm takes biases out again
-        assert (log_bias < log_weight - 20)[:-1].all()
-        log_bias[:-1] = -np.inf
+    # A bias that the next batch norm takes out again: rounding is left of it.
+    log_bias[log_bias < log_weight - 20] = -np.inf
     return {
         "variance": (z**2).mean((1, 2)),
         "log_variance": np.log((z**2).mean(2)).mean(1),
@@ -144,9 +141,9 @@ def test_a_network_is_measured_with_its_branch_scale_and_the_masks_of_the_key():
 def _trained(norm):
     """A network whose norms have been trained, γ and β no longer 1 and 0."""
     network = MLP(_architecture(norm=norm, activation="relu"), FEATURES, rngs=OWN)
-    shift = np.random.default_rng(1).standard_normal(network.normalisation.shift[...].shape)
-    network.normalisation.shift = nnx.Param(jnp.asarray(0.3 * shift, jnp.float32))
-    network.normalisation.scale = nnx.Param(jnp.asarray(1 + 0.5 * shift[::-1], jnp.float32))
+    shift = np.random.default_rng(1).standard_normal(network.hidden.shift[...].shape)
+    network.hidden.shift = nnx.Param(jnp.asarray(0.3 * shift, jnp.float32))
+    network.hidden.scale = nnx.Param(jnp.asarray(1 + 0.5 * shift[::-1], jnp.float32))
     return network
 
 
@@ -196,7 +193,9 @@ def test_independent_draws_of_a_block_are_those_of_all_its_numbers():
 @pytest.mark.every_run("residual-layer_norm", "plain-batch_norm")
 @pytest.mark.parametrize("name", ["residual-layer_norm", "plain-post_rms_norm", "plain-batch_norm"])
 def test_a_small_memory_budget_changes_the_way_and_not_the_result(name):
-    architecture = _architecture(depth=38, dropout=0.1, **BLOCKS[name])
+    # Batch norm parts inputs fast: what rounding changes would grow a thousandfold over 38 layers.
+    depth = 20 if name == "plain-batch_norm" else 38
+    architecture = _architecture(depth=depth, dropout=0.1, **BLOCKS[name])
     stored, segmented = (
         measure(architecture, X, key=KEY, seeds=1, memory_budget=b) for b in (2**28, 0)
     )

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from sigprop.architecture import Architecture
+from sigprop.kinds import compose
 from sigprop.propagation import measure, passes, plan
-from sigprop.propagation.draws import _draw_on_devices, draw_on_devices
-from sigprop.propagation.signal import Cells
+from sigprop.propagation.draws import draw_on_devices
+from sigprop.propagation.forward import Cell
 
 KEY = jax.random.key(8)
 # Chaotic, so that a difference in the last bit would grow to order 1 over the depth.
@@ -84,21 +85,21 @@ def test_one_compile_serves_other_variances_and_seeds():
         measure(architecture, _inputs(), key=jax.random.key(seed), seeds=2)
 
     run(0.1, 0)
-    before = passes.run_shared._cache_size(), _draw_on_devices._cache_size()
+    before = passes.run_shared._cache_size(), draw_on_devices._cache_size()
     run(0.2, 1)
-    assert before == (passes.run_shared._cache_size(), _draw_on_devices._cache_size())
+    assert before == (passes.run_shared._cache_size(), draw_on_devices._cache_size())
 
 
 def _plan(depth, width, activation="relu"):
     return plan.make_plan(
-        activation=Architecture(1, 1, activation, 1.0).activation,
+        compose(Architecture(depth, width, activation, 1.0)),
         depth=depth,
         width=width,
         in_features=width,
         inputs=2,
         distribution="gaussian",
         independent=False,
-        dtype=np.dtype("float32"),
+        dtype="float32",
         precision=jax.lax.Precision.HIGHEST,
         memory_budget=2**28,
     )
@@ -107,9 +108,10 @@ def _plan(depth, width, activation="relu"):
 def _compiled(chosen):
     shape = jax.ShapeDtypeStruct
     column = shape((chosen.padded(3),), np.float32)
-    draws = jax.eval_shape(lambda key: draw_on_devices(chosen, key), KEY)
-    inputs = shape((2, chosen.in_features), np.float32)
-    return passes.run_shared.lower(chosen, draws, Cells(column, column, column), inputs)
+    draws = jax.eval_shape(lambda key: draw_on_devices(chosen.drawing, key), KEY)
+    inputs = shape((2, chosen.drawing.shape[1]), np.float32)
+    scales = {"weight": column, "bias": column}
+    return passes.run_shared.lower(chosen, draws, Cell(scales, scales, {}), inputs)
 
 
 def test_depth_10000_at_width_256_needs_a_fraction_of_its_weights_in_memory():
