@@ -85,6 +85,12 @@ class Layer(nnx.Module):
             found[name] = weight if scale is None else scale[...] * weight
         return found
 
+    def hold(self, kind: Kind, fixed: Mapping[str, Array]) -> None:
+        """Become a layer of ``kind``, whose further arrays are given and not trained."""
+        self.kind = kind
+        for name, value in fixed.items():
+            setattr(self, name, nnx.BatchStat(value))
+
     def apply(
         self,
         parameters: Mapping[str, Array],

@@ -349,5 +349,4 @@ def _check_statistics(statistics: Statistics, shape: tuple[int, int]) -> None:
 
 
 def _hold(layer: Layer, statistics: Statistics) -> None:
-    layer.kind = _held(layer.kind)
-    layer.mean, layer.variance = map(nnx.BatchStat, statistics)
+    layer.hold(_held(layer.kind), statistics._asdict())

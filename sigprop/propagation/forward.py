@@ -1,10 +1,10 @@
 """The forward pass of one network: signals, their sizes and angles, what backward needs."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from sigprop.networks.initialisers import mask_key
@@ -29,9 +29,9 @@ class Cell(NamedTuple):
         By name, as `sigprop.kinds.Kind.apply` takes them.
     """
 
-    first: dict[str, Float[Array | np.ndarray, "..."]]
-    hidden: dict[str, Float[Array | np.ndarray, "..."]]
-    numbers: dict[str, Float[Array | np.ndarray, "..."]]
+    first: Mapping[str, ArrayLike]
+    hidden: Mapping[str, ArrayLike]
+    numbers: Mapping[str, ArrayLike]
 
 
 class Signal(NamedTuple):
@@ -104,7 +104,9 @@ def _trained(kind, x, given):
     return {name: given.get(name, value.astype(x.dtype)) for name, value in start.items()}
 
 
-def step(plan: Plan, own: Act, signal: Signal, pulled: bool = True):
+def step(
+    plan: Plan, own: Act, signal: Signal, pulled: bool = True
+) -> tuple[Signal, SignalReading, Any]:
     """From z^{l-1} to z^l: the signal, what it shows, and the way back if there is to be one."""
     x, scale = signal.z, signal.scale
     if plan.log_scale:
@@ -123,7 +125,7 @@ def step(plan: Plan, own: Act, signal: Signal, pulled: bool = True):
     return after, _reading(after), way
 
 
-def _rescaled(own: Act, signal: Signal) -> tuple[Array, LogSum, dict[str, Array]]:
+def _rescaled(own: Act, signal: Signal) -> tuple[Array, LogSum, dict[str, ArrayLike]]:
     """The signal where neither it nor a bias overflows, its scale, and those of the maps there."""
     constants = [n for n, mix in own.mixes.items() if mix.constant]
     biases = [jnp.log(jnp.asarray(own.scales[n], signal.z.dtype)) for n in constants]

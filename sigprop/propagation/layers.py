@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from sigprop.kinds import Kind, Mix
+from sigprop.kinds import Kind, Mix, Shape
 from sigprop.propagation.scaled import Products, products
 
 __all__ = ["Act", "act", "act_and_pull", "flat", "stored_bytes"]
 
 Signal = Float[Array, "inputs _ _"]
-Arrays = Mapping[str, Array]
+Arrays = Mapping[str, ArrayLike]
 
 
 class Act(NamedTuple):
@@ -44,10 +45,10 @@ class Act(NamedTuple):
 
     kind: Kind
     mixes: Mapping[str, Mix]
-    weights: Callable[[Any], Arrays]
+    weights: Callable[[Any], Mapping[str, Array]]
     layer: Any
     scales: Arrays
-    trained: Arrays
+    trained: Mapping[str, Array]
     numbers: Arrays
     key: Array | None
 
@@ -79,10 +80,14 @@ def act_and_pull(own: Act, x: Signal) -> tuple[Signal, Callable, dict[str, Produ
     return out, pull, entered
 
 
-def stored_bytes(kind: Kind, mixes: Mapping[str, Mix], shape: tuple[int, ...], dtype: str) -> int:
+def stored_bytes(
+    kind: Kind, mixes: Mapping[str, Mix], inputs: int, shape: Shape, dtype: str
+) -> int:
     """What `act_and_pull` keeps for the way back, in bytes."""
 
     def kept(x, scale, key):
+        numbers: dict[str, ArrayLike] = {}
+        numbers.update((name, scale) for name in kind.numbers)
         own = Act(
             kind=kind,
             mixes=mixes,
@@ -91,15 +96,15 @@ def stored_bytes(kind: Kind, mixes: Mapping[str, Mix], shape: tuple[int, ...], d
             scales={
                 name: jnp.ones(len(x)) if mix.constant else scale for name, mix in mixes.items()
             },
-            trained={n: v.astype(dtype) for n, v in kind.trained(shape[1:]).items()},
-            numbers=dict.fromkeys(kind.numbers, scale),
+            trained={n: v.astype(dtype) for n, v in kind.trained(shape).items()},
+            numbers=numbers,
             key=key if kind.random else None,
         )
         return act_and_pull(own, x)[1]
 
     scalar = jax.ShapeDtypeStruct((), dtype)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    pull = jax.eval_shape(kept, jax.ShapeDtypeStruct(shape, dtype), scalar, key)
+    pull = jax.eval_shape(kept, jax.ShapeDtypeStruct((inputs, *shape), dtype), scalar, key)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pull))
 
 

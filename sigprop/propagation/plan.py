@@ -131,7 +131,7 @@ def make_plan(
     rows = _BLOCK_ROWS.get(devices[0].platform, _BLOCK_ROWS_ACCELERATOR)
     cells_per_block = 1 if independent else -(-rows // inputs)
     stored = (
-        hidden_layers * cells_per_block * stored_bytes(layer, hidden, (inputs, 1, width), dtype)
+        hidden_layers * cells_per_block * stored_bytes(layer, hidden, inputs, (1, width), dtype)
     )
     fits = stored <= memory_budget
     segment = hidden_layers if fits else _segment(hidden_layers)
