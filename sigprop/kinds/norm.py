@@ -48,7 +48,7 @@ def normalise(x: Array, axes: int | tuple[int, ...], centred: bool) -> Array:
 
     Examples
     --------
-    >>> normalise(jnp.asarray([3e-30, -3e-30]), -1, True).tolist()
+    >>> normalise(jnp.asarray([3e-30, -3e-30]), -1, True).round(6).tolist()
     [1.0, -1.0]
     """
     return _normalise(x, axes, centred)[0]
