@@ -19,7 +19,7 @@ from sigprop._checks import (
     of_variances,
 )
 from sigprop._precision import is_traced
-from sigprop.kinds import Dense, Kind, Pointwise, compose
+from sigprop.kinds import Dense, Kind, Pointwise, compose, usual
 from sigprop.kinds import Sequence as InTurn
 
 __all__ = [
@@ -36,15 +36,7 @@ __all__ = [
 BLOCKS = ("plain", "residual")
 """How a layer's output is joined to what came in."""
 
-NORMS = (
-    None,
-    "layer_norm",
-    "post_layer_norm",
-    "rms_norm",
-    "post_rms_norm",
-    "batch_norm",
-    "weight_norm",
-)
+NORMS = usual.NORMS.keys()
 """What is normalised: the activation's input, a layer's output (post_), or the weights' rows."""
 
 DISTRIBUTIONS = ("gaussian", "truncated_normal", "uniform", "orthogonal")
@@ -253,7 +245,7 @@ class Architecture:
         distribution_of(self.initialiser)  # raises for one that is unknown
         check_one_of("parameterisation", self.parameterisation, ("standard", "ntk"))
         check_known("block", self.block, BLOCKS)
-        check_known("norm", self.norm, NORMS)
+        check_known("norm", self.norm, tuple(NORMS))
         put("weight_var", self._chosen_weight_var())
         put("branch_scale", _branch_scale(self))
         check_below_one("dropout", self.dropout)

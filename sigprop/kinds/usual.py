@@ -1,7 +1,7 @@
 """What the usual names of an architecture mean, as compositions of kinds."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,14 +19,28 @@ from sigprop.kinds.weight_norm import WeightNorm
 
 __all__ = ["NORMS", "Composition", "compose", "sharing_masks"]
 
-NORMS: dict[str | None, Kind] = {
-    "layer_norm": Norm(),
-    "rms_norm": Norm(centred=False),
-    "batch_norm": BatchNorm(),
-    "post_layer_norm": Norm(),
-    "post_rms_norm": Norm(centred=False),
+
+class _Placed(NamedTuple):
+    """What a named norm puts where: before the activation, behind the layer, in its weights."""
+
+    before: tuple[Kind, ...] = ()
+    behind: tuple[Kind, ...] = ()
+    dense: type[Dense] = Dense
+
+
+NORMS: dict[str | None, _Placed] = {
+    None: _Placed(),
+    "layer_norm": _Placed(before=(Norm(),)),
+    "post_layer_norm": _Placed(behind=(Norm(),)),
+    "rms_norm": _Placed(before=(Norm(centred=False),)),
+    "post_rms_norm": _Placed(behind=(Norm(centred=False),)),
+    "batch_norm": _Placed(before=(BatchNorm(),)),
+    "weight_norm": _Placed(dense=WeightNorm),
 }
-"""The norms of a signal by name; ``post_`` ones act on what a layer gives."""
+"""What is normalised, by name: the activation's input, a layer's output (post_), the weights' rows.
+
+A norm of one's own gets a name by a line here.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,20 +94,18 @@ def compose(architecture: Any, masks: str = "independent") -> Composition:
     layer = bound(_usual(architecture) if own is None else own, architecture.activation)
     if masks == "shared":
         layer = sharing_masks(layer)
-    dense = WeightNorm if architecture.norm == "weight_norm" else Dense
-    first = dense(units=architecture.width)
+    first = NORMS[architecture.norm].dense(units=architecture.width)
     return Composition(first, layer, entry(layer))
 
 
 def _usual(net: Any) -> Kind:
-    found = () if net.norm not in NORMS else (NORMS[net.norm],)
-    enter, leave = ((), found) if str(net.norm).startswith("post_") else (found, ())
+    placed = NORMS[net.norm]
     mask = (Dropout(),) if _may_drop(net.dropout) else ()
-    dense = WeightNorm if net.norm == "weight_norm" else Dense
-    branch = (*enter, Pointwise(), *mask)
+    branch = (*placed.before, Pointwise(), *mask)
     if net.block == "plain":
-        return Sequence(*branch, dense(), *leave)
-    return Sequence(Skip(Sequence(*branch, dense(bias_var=None))), Bias(), *leave)
+        return Sequence(*branch, placed.dense(), *placed.behind)
+    skip = Skip(Sequence(*branch, placed.dense(bias_var=None)))
+    return Sequence(skip, Bias(), *placed.behind)
 
 
 def _may_drop(dropout) -> bool:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from sigprop import propagation, theory
 from sigprop._checks import check_known
 from sigprop.architecture import Architecture
+from sigprop.kinds import compose
 from sigprop.studies import infinite_width, inputs
 from sigprop.studies.base_study import Arrays, Study, non_negative, tuning, whole
 from sigprop.studies.variables import Variable, flags, quantity
@@ -155,7 +156,7 @@ class Blocks(Study):
         )
 
     def _batch_of(self, network: Architecture) -> int | None:
-        return self.batch if network.norm == "batch_norm" else None
+        return self.batch if compose(network).layer.couples_inputs else None
 
     def told(self, static: Mapping[str, str], cells: Mapping[str, Any]) -> Arrays:
         """Gradient and variance at every layer, and the law of each."""

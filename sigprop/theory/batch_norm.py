@@ -16,11 +16,11 @@ from sigprop._checks import check_whole_number
 from sigprop._precision import exact_float64
 from sigprop.activations import Activation
 from sigprop.gaussian.normalised_batch import SMALLEST_BATCH
-from sigprop.kinds import BatchNorm, Dense, Dropout, Gauss, Pointwise, Sequence
+from sigprop.kinds import BatchNorm, Dense, Gauss, Pointwise, Sequence
 from sigprop.theory.maps import ActivationLike
 from sigprop.theory.recursion import layers
 
-__all__ = ["batch_norm_rate", "one_batch_norm_layer"]
+__all__ = ["batch_norm_rate"]
 
 
 def batch_norm_rate(activation: ActivationLike, *, batch: int | None = None) -> float:
@@ -50,20 +50,17 @@ def batch_norm_rate(activation: ActivationLike, *, batch: int | None = None) -> 
     >>> round(batch_norm_rate("linear", batch=32), 12), round(30 / 29, 12)
     (1.034482758621, 1.034482758621)
     """
-    return one_batch_norm_layer(activations.get(activation), batch)[1]
+    if batch is not None and check_whole_number("batch", batch) < SMALLEST_BATCH:
+        return float("nan")
+    return _rate(activations.get(activation), batch)
 
 
 @exact_float64
-def one_batch_norm_layer(
-    activation: Activation, batch: int | None, dropout: float = 0.0
-) -> tuple[float, float]:
-    """The variance that a layer of unit weight variance gives, and the growth of the gradient."""
-    if batch is not None and check_whole_number("batch", batch) < SMALLEST_BATCH:
-        return float("nan"), float("nan")
-    layer = Sequence(BatchNorm(), Pointwise(activation), Dropout(), Dense(bias_var=None))
-    numbers = {"weight_var": jnp.asarray(1.0), "dropout": jnp.asarray(dropout)}
-    variance, _, chi = _compiled(layer, Gauss(batch=batch), 2, numbers, jnp.asarray(1.0))
-    return float(np.asarray(variance)[-1]), float(np.asarray(chi)[-1])
+def _rate(activation: Activation, batch: int | None) -> float:
+    layer = Sequence(BatchNorm(), Pointwise(activation), Dense(bias_var=None))
+    numbers = {"weight_var": jnp.asarray(1.0)}
+    chi = _compiled(layer, Gauss(batch=batch), 2, numbers, jnp.asarray(1.0))[2]
+    return float(np.asarray(chi)[-1])
 
 
 _compiled = jax.jit(layers, static_argnums=(0, 1, 2))

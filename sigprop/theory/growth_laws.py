@@ -15,11 +15,12 @@ Yang and Schoenholz 2017 (residual), Xiong et al. 2020 (norms), Yang et al. 2019
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import brentq
 
 from sigprop._precision import exact_float64
 from sigprop.activations import Activation
@@ -27,10 +28,11 @@ from sigprop.architecture import Architecture
 from sigprop.gaussian import single
 from sigprop.gaussian.limits import limits
 from sigprop.gaussian.panels import legendre
-from sigprop.theory.batch_norm import one_batch_norm_layer
+from sigprop.kinds import Dense, Kind, WeightNorm, compose, rewritten
 from sigprop.theory.critical import critical_weight_var
 from sigprop.theory.equilibrium import fixed_point
 from sigprop.theory.statuses import CriticalStatus, VarianceStatus
+from sigprop.theory.trajectories import predict
 
 __all__ = ["GrowthKind", "GrowthLaw", "growth_law"]
 
@@ -116,15 +118,24 @@ def growth_law(
         raise ValueError(
             f"architecture must be one network, got a grid of shape {architecture.grid_shape}"
         )
-    if architecture.layer is not None:  # its trajectory is known, no law of it
-        return _law(_UNKNOWN, _UNKNOWN)
-    if architecture.norm == "batch_norm":
-        return _batch_norm_law(architecture, batch)
-    if architecture.norm in (None, "weight_norm"):
-        if architecture.block == "residual":
-            return _residual_law(architecture)
+    layer = _of_dense(compose(architecture).layer)
+    if layer == _unnormalised(architecture, "plain"):
         return _plain_law(architecture, variance0)
-    return _normalised_law(architecture)
+    if layer == _unnormalised(architecture, "residual"):
+        return _residual_law(architecture)
+    return _forgetful_law(architecture, batch)
+
+
+def _unnormalised(net: Architecture, block: str) -> Kind:
+    """The usual layer without a norm, with its activation and dropout."""
+    usual = {"block": block, "norm": None, "layer": None, "numbers": {}, "branch_scale": 1.0}
+    return compose(replace(net, **usual)).layer
+
+
+def _of_dense(layer: Kind) -> Kind:
+    """With weight norm taken for what it is at infinite width."""
+    dense = lambda k: Dense(k.weight_var, k.bias_var, k.units) if isinstance(k, WeightNorm) else k  # noqa: E731
+    return rewritten(layer, dense)
 
 
 _UNKNOWN = GrowthKind.UNKNOWN, np.nan
@@ -227,48 +238,49 @@ def _slope_integral(kind: Activation) -> float:
     return float(np.sum(half * weights * slope**2 * np.cosh(u)))
 
 
-# ---------------------------------------------------------------------------- norm over units
+# ---------------------------------------------------------------------------- any other layer
 
 
-def _normalised_law(net: Architecture) -> GrowthLaw:
-    gain, bias_var = _gain(net), float(net.bias_var)  # type: ignore[arg-type]
-    square, slope = _unit_moments(net.activation)
-    added, passed = gain * square + bias_var, gain * slope
-    if not (added > 0 and gain > 0):
+def _forgetful_law(net: Architecture, batch: int | None) -> GrowthLaw:
+    """Of a layer that gives, or adds, a variance that does not hang on what came in.
+
+    So do all with a norm: what they make of two signals of different size tells which.
+    """
+    net = replace(net, depth=4)
+    path = predict(net, variance0=np.asarray([1.0, 5.0]), batch=batch)
+    (small, large), chi = path.variance, path.chi[0]
+    added = small[-1] - small[-2]
+    if not np.all(chi[1:] > 0):
         return _law(_UNKNOWN, _UNKNOWN)
-    if net.block == "residual" and not str(net.norm).startswith("post"):
-        return _law((GrowthKind.LINEAR, added), (GrowthKind.POWER, passed / added))
-    skip = float(net.block == "residual")
-    rate = np.log((skip + passed) / (skip + added))
-    critical = _balanced(bias_var / _gain_of_weight(net), slope - square)
-    return _law((GrowthKind.CONSTANT, 0.0), (GrowthKind.EXPONENTIAL, rate), critical)
+    if np.allclose(small[2:], large[2:], rtol=1e-12) and abs(added) < 1e-12 * small[-1]:
+        kept = GrowthKind.CONSTANT, 0.0
+        rate = float(np.log(chi[1]))
+        return _law(kept, (GrowthKind.EXPONENTIAL, rate), _balanced(net, batch))
+    if added > 0 and np.allclose(np.diff(path.variance), added, rtol=1e-9):
+        # What is divided by grows by the same in every layer: χ - 1 is p/(l + l₀).
+        power = 1 / np.diff(1 / (chi - 1))
+        if np.allclose(power, power[0], rtol=1e-9):
+            return _law((GrowthKind.LINEAR, added), (GrowthKind.POWER, power[0]))
+    return _law(_UNKNOWN, _UNKNOWN)
 
 
-def _balanced(bias: float, excess: float) -> tuple[float, CriticalStatus]:
-    """The σ_w² with σ_w² D = σ_w² S + bias, given D - S."""
-    if abs(excess) < 1e-14:  # relu: its own size and its slope's are one
-        return np.nan, CriticalStatus.NONE if bias else CriticalStatus.EVERY
-    if bias == 0 or excess < 0:
+_WEIGHT_VARS = np.geomspace(1e-6, 1e6, 97)
+_NOTHING = 1e-12  # a rate that is rounding
+
+
+def _balanced(net: Architecture, batch: int | None) -> tuple[float, CriticalStatus]:
+    """The σ_w² at which the gradient keeps its size, looked for between 1e-6 and 1e6."""
+
+    def rate(weight_var):
+        found = predict(net.with_numbers(weight_var=weight_var), batch=batch)
+        return np.log(found.chi[..., 1])
+
+    rates = rate(_WEIGHT_VARS)
+    if np.all(np.abs(rates) < _NOTHING):
+        return np.nan, CriticalStatus.EVERY
+    turns = np.flatnonzero((rates[:-1] * rates[1:] < 0) & (np.abs(rates[1:]) > _NOTHING))
+    if len(turns) != 1:
         return np.nan, CriticalStatus.NONE
-    return bias / excess, CriticalStatus.STABLE
-
-
-@exact_float64
-def _unit_moments(kind: Activation) -> tuple[float, float]:
-    one = jnp.asarray(1.0)
-    return float(single.mean_square(kind, one)), float(single.slope_square(kind, one))
-
-
-# ---------------------------------------------------------------------------- batch norm
-
-
-def _batch_norm_law(net: Architecture, batch: int | None) -> GrowthLaw:
-    """Whatever the variances; with independent masks."""
-    square, rate = one_batch_norm_layer(net.activation, batch, 1.0 - _keep(net))
-    weight = _gain(net) * _keep(net)
-    if net.block == "residual":
-        added = weight * square + float(net.bias_var)  # type: ignore[arg-type]
-        return _law((GrowthKind.LINEAR, added), (GrowthKind.POWER, rate))
-    linear = abs(rate - 1) < 1e-14
-    critical = np.nan, CriticalStatus.EVERY if linear else CriticalStatus.NONE
-    return _law((GrowthKind.CONSTANT, 0.0), (GrowthKind.EXPONENTIAL, np.log(rate)), critical)
+    low, high = np.log(_WEIGHT_VARS[turns[0] :][:2])
+    root = brentq(lambda log: float(rate(np.exp(log))), low, high, xtol=1e-14, rtol=1e-14)
+    return float(np.exp(root)), CriticalStatus.STABLE

@@ -159,7 +159,7 @@ def predict(
         check_whole_number("batch", batch)
         if not layer.couples_inputs:
             raise ValueError(
-                f"batch is for norm='batch_norm', got {batch} with {architecture.norm!r}"
+                f"batch is for norm='batch_norm', got {batch} for a layer that has none"
             )
     gauss = Gauss(batch=batch)
     found = _trajectory(

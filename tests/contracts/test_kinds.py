@@ -15,7 +15,10 @@ import pytest
 from sigprop import activations, kinds, theory
 from sigprop.architecture import Architecture
 from sigprop.gaussian import single
+from sigprop.kinds import usual
 from sigprop.kinds.kind import bound
+from sigprop.networks import MLP, initialisers
+from sigprop.propagation import measure, seed_key
 from sigprop.theory.kernels_of_kinds import kernels_of_kinds
 from tests.networks import blocks
 from tests.networks.blocks import BLOCKS, architecture
@@ -384,3 +387,69 @@ def test_finite_width_and_spectra_of_a_plain_architecture():
         theory.jacobian_spectrum(net, depth=3, ensemble="gaussian")
     with pytest.raises(ValueError, match="width, bias_var must be given beside an activation"):
         theory.log_gradient_variance("tanh", depth=3, weight_var=1.0)
+
+
+# ------------------------------------------------------------------- what engines make of it
+
+
+def _network(name):
+    """Three layers of the kind, without dropout: its masks differ from call to call."""
+    own = {n: NUMBERS[n] for n in ("bias_var", "branch_scale") if n in LAYERS[name].numbers}
+    return Architecture(4, 12, "tanh", NUMBERS["weight_var"], layer=LAYERS[name], **own)
+
+
+# Measured gradients are those of W as it acts: weight norm's parameter is another one.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "weight_norm"])
+def test_measured_gradients_are_those_of_automatic_differentiation(name):
+    key, x = jax.random.key(4), jax.random.normal(jax.random.key(5), (5, 12))
+    net = _network(name)
+    network = MLP(net, 12, rngs=seed_key(key, 0))
+    vectors = initialisers.cotangent(seed_key(key, 0), 5, 12)
+    gradient = jax.grad(lambda network: jnp.sum(vectors * network(x)))(network)
+    drawn = network.hidden.kind.mixes((1, 12))
+
+    def log_norms(constant):
+        names = [n for n, mix in drawn.items() if mix.constant == constant]
+        arrays = [np.asarray(getattr(gradient.hidden, n)[...], float) for n in names]
+        return np.log(sum(np.square(a).reshape(3, -1).sum(1) for a in arrays))
+
+    for given in (net, network):
+        found = measure(given, x, key=key, seeds=1)
+        np.testing.assert_allclose(found.log_gradient_w[1:], log_norms(False), atol=1e-3)
+        biases = found.log_gradient_b[1:]
+        felt = np.isfinite(biases)  # else a batch norm takes them out again
+        np.testing.assert_allclose(biases[felt], log_norms(True)[felt], atol=1e-3)
+        assert np.all(felt | (log_norms(True) < -10))
+
+
+def test_a_norm_is_one_file_and_its_line(monkeypatch):
+    """Nothing but the table of names need know it: every engine takes it."""
+
+    @dataclasses.dataclass(frozen=True)
+    class HalfRMS(kinds.Kind):
+        """Half of RMS norm's size."""
+
+        def apply(self, mix, trained, x, *, numbers, key=None):
+            return 0.5 * kinds.Norm(centred=False).apply(
+                mix, {"scale": 1.0, "shift": 0.0}, x, numbers=numbers
+            )
+
+        def covariance(self, gauss, state, numbers):
+            return state.normalised().scaled(0.25)
+
+    placed = type(usual.NORMS[None])(before=(HalfRMS(),))
+    monkeypatch.setitem(usual.NORMS, "half_rms", placed)
+    net = Architecture(12, 128, "tanh", 2.0, 0.1, norm="half_rms")
+    x = np.random.default_rng(0).standard_normal((2, 128))
+    found = measure(net, x, key=jax.random.key(0), seeds=12)
+    start = 2.0 * np.mean(x[0] ** 2) + 0.1
+    path = theory.predict(net, variance0=start)
+    allowed = 4 * found.variance_stderr + path.variance / 128
+    np.testing.assert_array_less(np.abs(found.variance - path.variance)[1:], allowed[1:])
+    shift = found.log_gradient_variance / (2 * 11)
+    off = found.gradient_rate + shift - path.gradient_rate
+    assert abs(off) < 4 * found.gradient_rate_stderr + 0.02
+    law = theory.growth_law(net)
+    np.testing.assert_allclose(law.gradient_rate, np.log(path.chi[-1]), rtol=1e-10)
+    assert theory.kernels(net, x).status == theory.TheoryStatus.OK
+    assert MLP(net, 128, 3, rngs=jax.random.key(0))(x).shape == (2, 3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sigprop import theory
+from sigprop import kinds, theory
 from sigprop.architecture import Architecture
 from sigprop.theory import GrowthKind
 
@@ -126,6 +126,26 @@ def test_batches():
         np.exp(finite.gradient_rate), theory.batch_norm_rate("relu", batch=64), rtol=1e-12
     )
     assert np.isnan(theory.growth_law(relu, batch=3).gradient_rate)
+
+
+def test_the_law_of_a_layer_of_ones_own_is_what_its_trajectory_does():
+    branch = kinds.Sequence(
+        kinds.Norm(), kinds.Pointwise(), kinds.Dense("first_var"), kinds.Pointwise(),
+        kinds.Dense(bias_var=None),
+    )  # fmt: skip
+    deep = Architecture(
+        4000, 64, "tanh", 2.0, 0.1, layer=kinds.Skip(branch), numbers={"first_var": 1.3}
+    )
+    law, path = theory.growth_law(deep), theory.predict(deep)
+    assert (law.variance_kind, law.gradient_kind) == (GrowthKind.LINEAR, GrowthKind.POWER)
+    np.testing.assert_allclose(path.variance[-1] / 4000, law.variance_rate, rtol=1e-3)
+    doubled = path.log_gradient[1999] - path.log_gradient[3999]
+    np.testing.assert_allclose(doubled / np.log(2), law.gradient_rate, rtol=1e-3)
+    bare = kinds.Sequence(kinds.Norm(), kinds.Pointwise(), kinds.Dense("first_var"))
+    plain = Architecture(4, 64, "tanh", 1.0, 0.1, layer=bare, numbers={"first_var": 1.3})
+    usual = Architecture(4, 64, "tanh", 1.3, 0.1, norm="layer_norm")
+    rates = [theory.growth_law(net).gradient_rate for net in (plain, usual)]
+    np.testing.assert_allclose(*rates, rtol=1e-12)
 
 
 def test_a_grid_is_refused():

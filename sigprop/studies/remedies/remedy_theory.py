@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from sigprop import theory
+from sigprop.kinds import compose
 from sigprop.studies.remedies.patients import Setup
 from sigprop.studies.remedies.treated_runs import curvature, input_second_moment
 
@@ -49,7 +50,7 @@ def prediction(setup: Setup) -> Prediction:
     network = setup.architecture
     variances: Any = {"weight_var": network.weight_var, "bias_var": network.bias_var}
     variance0 = theory.input_variance(input_second_moment(setup), **variances)
-    batch = setup.batch_size if network.norm == "batch_norm" else None
+    batch = setup.batch_size if compose(network).layer.couples_inputs else None
     path = theory.predict(network, variance0=variance0, batch=batch)
     chi_1 = chi_q = np.nan
     if network.is_plain:
