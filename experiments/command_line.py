@@ -44,6 +44,8 @@ def _use_all_cores() -> None:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", cores)
+    if cores == 1:
+        os.environ.setdefault("NPROC", "2")  # see sigprop.sweeps.threads
 
 
 _use_all_cores()  # has no effect once JAX is in use, which importing sigprop may bring about

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sigprop.sweeps import threads
 from sigprop.sweeps.grid import Grid
 from sigprop.sweeps.study import Study
 from sigprop.sweeps.tiling import Chunk, Tiling
@@ -44,6 +45,7 @@ def join(coordinator: str | None = None, process: str | None = None) -> None:
     """
     if jax.distributed.is_initialized():
         return
+    threads.at_least_two()
     number, count = _place(process, os.environ)
     address = coordinator or _COORDINATOR
     try:

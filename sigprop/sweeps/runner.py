@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sigprop.sweeps import engines, folders, inspection, layout, loop, provenance, sizing
+from sigprop.sweeps import engines, folders, inspection, layout, loop, provenance, sizing, threads
 from sigprop.sweeps.grid import Grid, checked_grid
 from sigprop.sweeps.identity import identity_of
 from sigprop.sweeps.in_memory import InMemory
@@ -88,6 +88,7 @@ def run(
     SweepIncompleteError
         If some chunks raised twice; the others are stored.
     """
+    threads.at_least_two()
     axes = checked_grid(study, grid)
     part = None if shard is None else Shard.parsed(shard)
     _check(study, store, engine, part, refine, chunk_cells)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sigprop.sweeps import threads
 from sigprop.sweeps.study import Study
 from sigprop.sweeps.tiling import Chunk
 
@@ -24,6 +25,7 @@ class Outcome:
 
 def attempted(study: Study, chunk: Chunk) -> Outcome:
     """The answers at ``chunk``; an exception is part of the outcome."""
+    threads.at_least_two()
     begin = time.perf_counter()
     try:
         return Outcome(chunk, answers(study, chunk), time.perf_counter() - begin)

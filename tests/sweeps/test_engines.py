@@ -74,6 +74,27 @@ def test_three_shards_at_once_change_no_bit(one_device, tmp_path):
     assert_same_bits(tmp_path / "n.zarr", one_device)
 
 
+TRAINED = """
+import os, sys
+store, cores = sys.argv[1:]
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+from sigprop import studies, sweeps
+grid = {"patient": ["relu_exploding"], "remedy": ["clip_by_norm"], "seed": [0, 1, 2]}
+sweeps.run(studies.Remedies(steps=30), grid, store=store, progress=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes choose no cores here")
+def test_one_core_changes_no_bit(tmp_path):
+    """XLA sums otherwise with one thread: it is given two."""
+    (tmp_path / "trained.py").write_text(TRAINED)
+    stores = {cores: tmp_path / f"{cores}.zarr" for cores in (1, 2)}
+    for cores, store in stores.items():
+        ended(started(tmp_path / "trained.py", store, cores))
+    assert_same_values(sweeps.open(stores[1]), sweeps.open(stores[2]))
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
