@@ -17,7 +17,8 @@ PROGRAM = SHARED | {"program"}
 SHAPE = SHARED | {"importing", "kinks", "landmarks"}
 ACTIVATIONS = PROGRAM | SHAPE | {"activations"}
 GAUSSIAN = ACTIVATIONS | {"gaussian"}
-BASE = GAUSSIAN | {"architecture", "kinds"}
+LIMIT = GAUSSIAN | {"limit"}
+BASE = LIMIT | {"architecture", "kinds"}
 MEASURING = BASE | {"networks", "propagation", "jacobian", "gradients"}
 TRAINED = MEASURING | {"training"}
 MAY_IMPORT = {
@@ -28,8 +29,9 @@ MAY_IMPORT = {
     "own_activations": ACTIVATIONS,
     "citing": ACTIVATIONS | {"architecture"},
     "gaussian": ACTIVATIONS,
-    "kinds": GAUSSIAN,
-    "architecture": GAUSSIAN | {"kinds"},
+    "limit": GAUSSIAN,
+    "kinds": LIMIT,
+    "architecture": LIMIT | {"kinds"},
     "theory": BASE,
     "networks": BASE,
     "propagation": MEASURING,

@@ -1,0 +1,103 @@
+"""The figures of every row, exactly where that closes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sigprop.limit import moments
+from sigprop.limit.axes import labelled, units
+from sigprop.limit.elementwise import as_signal
+from sigprop.limit.exact import Interpreter, Later
+from sigprop.limit.reading import Reading
+from sigprop.limit.recognised import learn
+from sigprop.limit.refusals import NotClosed
+from sigprop.limit.signals import Const, Signal, Unknown
+
+__all__ = ["Figures", "exact_figures"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one row: what a back end finds, or why it does not."""
+
+    shape: tuple[int, ...] = ()
+    units: int = 0
+    second_moment: np.ndarray | None = None
+    lack: np.ndarray | None = None
+    reason: Unknown | None = None
+    gradient: np.ndarray | None = None  # E[g_i g_j]
+    gradient_reason: Unknown | None = None
+    share: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return self.reason is None and self.gradient_reason is None
+
+    @property
+    def log_gradient(self) -> float:
+        """Ln E|g|²."""
+        if self.gradient is None:
+            return float("nan")
+        with np.errstate(divide="ignore"):
+            return float(np.log(self.units * np.trace(self.gradient)))
+
+
+def exact_figures(reading: Reading) -> list[Figures]:
+    """Of every row, by quadrature."""
+    learn()
+    means = {n: law.mean for n, law in enumerate(reading.laws) if law.mean}
+    shapes = {n: v.shape for n, v in enumerate(reading.opened.values)}
+    engine = Interpreter(shapes, means)
+    both = reading.joint
+    shifts = [Const(np.broadcast_to(0.0, s.shape), written=True) for s in both.shifts]
+    ends = [Later(end) for end in both.ends] or [
+        Const(np.ones(s.shape), written=True) for s in both.cotangents
+    ]
+    given = [*reading.leaves(), *reading.data, *shifts, *ends]
+    out = engine.run(both.program.jaxpr, both.program.consts, given)
+    count = len(both.multiplies)
+    none = Unknown("gradient", both.backward)
+    gradients = [none] * count if both.backward else out[count : 2 * count]
+    try:
+        shares = engine.multiplier.shares
+        return [
+            _figures(z, g, shares.get(m.leaf, 0.0))
+            for z, g, m in zip(out[:count], gradients, both.multiplies)
+        ]
+    finally:
+        moments.forget()
+
+
+def _as_signal(z: Const, g: Any) -> Signal:
+    """A product that no signal has reached yet: its units are those of its gradient."""
+    shape = np.shape(z.array)
+    axes = g.axes if isinstance(g, Signal) else labelled(shape, (len(shape) - 1,))
+    return as_signal(z, axes)
+
+
+def _figures(z: Any, g: Any, share: float) -> Figures:
+    if isinstance(z, Unknown):
+        return Figures(reason=z, gradient_reason=z)
+    try:
+        if isinstance(z, Const):
+            z = _as_signal(z, g)
+        second, lack = moments.variance(z), moments.lacking(z, z)
+    except NotClosed as reason:
+        lost = Unknown("second moment", str(reason))
+        return Figures(reason=lost, gradient_reason=lost)
+    shape = tuple(p.size for axis in z.axes for p in axis if not p.wide)
+    found = {"shape": shape, "units": units(z.axes), "second_moment": second, "lack": lack}
+    found["share"] = share
+    if isinstance(g, Unknown):
+        return Figures(**found, gradient_reason=g)
+    if isinstance(g, Const):
+        if np.any(np.asarray(g.array)):
+            reason = Unknown("gradient", "it is a known array, not a signal's")
+            return Figures(**found, gradient_reason=reason)
+        return Figures(**found, gradient=np.zeros((z.places, z.places)))
+    try:
+        return Figures(**found, gradient=moments.covariance(g, g))
+    except NotClosed as reason:
+        return Figures(**found, gradient_reason=Unknown("gradient", str(reason)))

@@ -1,0 +1,190 @@
+"""What infinite width makes of a user's own program: the call, and how rows are put together."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from sigprop._checks import check_one_of, check_whole_number
+from sigprop.limit.figures import Figures, exact_figures
+from sigprop.limit.reading import Reading, read
+from sigprop.limit.record import Place, Prediction
+from sigprop.limit.refusals import Refusal, Refused
+from sigprop.limit.weights import Laws
+
+__all__ = ["predict"]
+
+_NARROW = 64
+
+
+def predict(
+    model: Any,
+    inputs: Any,
+    *,
+    apply: Callable | None = None,
+    loss: Callable | None = None,
+    laws: Laws = None,
+    samples: int = 16384,
+    populations: int = 4,
+    key: Any = None,
+    require: str = "any",
+) -> Prediction:
+    r"""Second moments, covariances and gradients at every weight of any program, at infinite width.
+
+    The program of the model is read (its jaxpr), with its arrays as independent draws of mean 0.
+    Where every function meets one Gaussian at a place the figures are integrals, right to about
+    1e-12; elsewhere they are means over ``samples`` draws with standard errors from ``populations``
+    independent repetitions. A figure without a law behind it is not given: see ``refused``.
+
+    Parameters
+    ----------
+    model
+        A Flax NNX module, a bound Linen module, an Equinox module, or any pytree with ``apply``.
+    inputs
+        What the model is given; a tuple stands for several arguments.
+    apply
+        ``apply(model, inputs)``, where ``model(inputs)`` will not do.
+    loss
+        ``loss(outputs)``, one number. Without it gradients are those of ⟨u, outputs⟩ with u of
+        independent N(0, 1) entries.
+    laws
+        Variances of the entries of the model's arrays: by path ("layers/*/kernel"), or a function
+        of path and shape (None: not told). Otherwise they are estimated from the arrays, and the
+        error of that is in the standard errors.
+    samples
+        Units of one population, > 0.
+    populations
+        Independent repetitions for standard errors, at least 4.
+    key
+        Of everything that is drawn; None stands for ``jax.random.key(0)``.
+    require
+        "exact" to have a ValueError instead of a row that is sampled, estimated or refused.
+
+    Returns
+    -------
+    A `Prediction`: rows in the order of the program, what was approximated, what is refused.
+
+    Raises
+    ------
+    ValueError
+        For a model that cannot be read, laws that name no array, and by ``require``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> weights = [np.ones((64, 64)), np.ones((64, 64))]
+    >>> net = lambda w, x: jax.nn.relu(x @ w[0]) @ w[1]
+    >>> path = predict(weights, jnp.eye(2, 64), apply=net, laws={"*": 2 / 64}, require="exact")
+    >>> [place.name for place in path.places], path["1"].second_moment.round(12).tolist()
+    (['0', '1'], [0.03125, 0.03125])
+    >>> round(path.correlation("1", 0, 1), 6), round(1 / np.pi, 6)
+    (0.31831, 0.31831)
+
+    Notes
+    -----
+    Yang 2019 (Tensor Programs I), 2020 (II, III); Price 1958 for derivatives of expectations.
+    """
+    check_one_of("require", require, ("any", "exact"))
+    check_whole_number("samples", samples)
+    check_whole_number("populations", populations, 4)
+    key = jax.random.key(0) if key is None else key
+    try:
+        reading = read(model, inputs, apply, loss, laws)
+    except Refused as reason:
+        operation, _, why = str(reason).partition(": ")
+        return _demanded(Prediction((), (), (Refusal(operation, why or operation),)), require)
+    figures = exact_figures(reading)
+    estimated = [n for n, law in enumerate(reading.laws) if law.variance and not law.known]
+    jittered = _jittered(reading, populations, key) if estimated else []
+    rows = zip(reading.names, reading.joint.multiplies, figures)
+    places, refused = [], list(_arrays_refused(reading))
+    for n, (name, multiply, found) in enumerate(rows):
+        if found.reason is not None:
+            refused.append(Refusal(name, f"{found.reason.operation}: {found.reason.reason}"))
+            continue
+        if found.gradient_reason is not None:
+            why = f"{found.gradient_reason.operation}: {found.gradient_reason.reason}"
+            refused.append(Refusal(name, f"gradient: {why}"))
+        weight = reading.opened.names[multiply.leaf]
+        places.append(_place(name, weight, found, [each[n] for each in jittered], not estimated))
+    notes = _notes(reading, figures, estimated)
+    return _demanded(Prediction(tuple(places), notes, tuple(refused)), require)
+
+
+def _demanded(found: Prediction, require: str) -> Prediction:
+    if require == "exact" and not found.exact:
+        reasons = [str(each) for each in found.refused] or list(found.notes)
+        raise ValueError(f"require='exact' cannot be had: {'; '.join(reasons[:3])}")
+    return found
+
+
+def _arrays_refused(reading: Reading) -> list[Refusal]:
+    return [Refusal(reading.opened.names[n], reason) for n, reason in reading.not_drawn.items()]
+
+
+def _jittered(reading: Reading, populations: int, key: Any) -> list[list[Figures]]:
+    """The figures with variances moved by what they are not known by."""
+    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    generator = np.random.default_rng(seed)
+    errors = np.asarray([law.relative_error for law in reading.laws])
+    moved = [np.exp(errors * generator.standard_normal(errors.size)) for _ in range(populations)]
+    return [exact_figures(reading.scaled(factors)) for factors in moved]
+
+
+def _place(name: str, weight: str, found: Figures, moved: Sequence[Figures], exact: bool) -> Place:
+    second, lack = found.second_moment, found.lack
+    assert second is not None
+    assert lack is not None
+    covariance = _covariance(found)
+    size = np.sqrt(np.outer(second, second))
+    distance = lack - (np.sqrt(second)[:, None] - np.sqrt(second)) ** 2 / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        angle = np.clip(np.where(size > 0, distance / size, np.nan), 0, 2)
+    moved = [each for each in moved if each.complete]
+    return Place(
+        name=name, weight=weight, shape=found.shape, units=found.units,
+        exact=exact and found.complete,
+        second_moment=second, covariance=covariance, one_minus_correlation=angle,
+        log_gradient=found.log_gradient,
+        gradient_covariance=np.nan * lack if found.gradient is None else found.gradient,
+        second_moment_stderr=_error(second, [each.second_moment for each in moved]),
+        covariance_stderr=_error(covariance, [_covariance(each) for each in moved]),
+        log_gradient_stderr=float(
+            _error(found.log_gradient, [each.log_gradient for each in moved])
+        ),
+        transposed_share=found.share,
+    )  # fmt: skip
+
+
+def _covariance(found: Figures) -> np.ndarray:
+    assert found.second_moment is not None
+    assert found.lack is not None
+    return (found.second_moment[:, None] + found.second_moment) / 2 - found.lack
+
+
+def _error(value: Any, others: Sequence[Any]) -> np.ndarray:
+    """Root mean square distance of others that are as far off as the value itself."""
+    if not others:
+        return np.zeros(np.shape(value))
+    squares = [(np.asarray(other) - value) ** 2 for other in others]
+    return np.asarray(np.sqrt(np.mean(squares, axis=0)))
+
+
+def _notes(reading: Reading, figures: Sequence[Figures], estimated: Sequence[int]) -> tuple:
+    names, notes = reading.opened.names, []
+    if estimated:
+        listed = ", ".join(names[n] for n in estimated[:4]) + (", ..." if estimated[4:] else "")
+        notes.append(f"variances estimated from the arrays themselves ({listed}): laws tells them")
+    narrow = {f.units for f in figures if 0 < f.units < _NARROW}
+    if narrow:
+        notes.append(f"layers of {sorted(narrow)} units are taken at their infinite-width limit")
+    shares = {names[m.leaf]: f.share for m, f in zip(reading.joint.multiplies, figures)}
+    notes += [
+        f"{name} meets its own transpose: up to {share:.2g} of a second moment"
+        for name, share in shares.items()
+        if share > 1e-9
+    ]
+    if reading.joint.backward:
+        notes.append(f"no gradients: {reading.joint.backward}")
+    return tuple(notes)
