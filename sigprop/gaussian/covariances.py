@@ -106,7 +106,8 @@ def covariance_value(cell: Cell) -> Scalar:
     """The covariance by variances and angle; of equal ones exactly their variance."""
     root = jnp.where(cell.a == cell.b, cell.a, jnp.sqrt(cell.a) * jnp.sqrt(cell.b))
     cosine = jnp.where(cell.apart <= cell.together, 1 - cell.apart, cell.together - 1)
-    return jnp.where(cosine == 0, 0.0, root * cosine)  # also where the root is infinite
+    known = ~jnp.isnan(cell.a + cell.b)
+    return jnp.where((cosine == 0) & known, 0.0, root * cosine)  # 0 · inf counts as 0
 
 
 def _angles(activation: Activation, cell: Cell, squares, nodes):

@@ -10,6 +10,7 @@ from sigprop._checks import check_finite, check_non_negative
 from sigprop._precision import float64_when_eager, is_traced
 from sigprop.activations import Activation, ScalarFunction
 from sigprop.gaussian import pair, single
+from sigprop.gaussian.unresolved import expectation_range, warn_outside
 
 __all__ = ["expectation", "expectation_pair"]
 
@@ -32,9 +33,9 @@ def expectation(f: str | ScalarFunction | Activation, variance: ArrayLike = 1.0)
 
     Returns
     -------
-    NumPy float64, or under jit, vmap and grad a JAX array of the ambient precision. Derivatives in
-    the variance are those of the expectation: they fall on the Gaussian (Price 1958), so kinks and
-    jumps of f do them no harm.
+    NumPy float64, nan (with an `UnresolvedWarning`) where it is not known; or under jit, vmap and
+    grad a JAX array of the ambient precision. Derivatives in the variance are those of the
+    expectation: they fall on the Gaussian (Price 1958), so kinks and jumps of f do them no harm.
 
     Raises
     ------
@@ -49,7 +50,9 @@ def expectation(f: str | ScalarFunction | Activation, variance: ArrayLike = 1.0)
     array([ 3., 12.])
     """
     check_non_negative("variance", variance)
-    return _expectation(activations.get(f), variance)
+    kind = activations.get(f)
+    warn_outside(kind, variance, expectation_range(kind, 1))
+    return _expectation(kind, variance)
 
 
 @float64_when_eager("f")
@@ -96,12 +99,18 @@ def expectation_pair(
     if not is_traced(correlation) and np.any(np.abs(np.asarray(correlation, float)) > 1):
         raise ValueError(f"correlation must lie in [-1, 1], got {correlation}")
     pair_of = activations.get(f), activations.get(g)
+    for kind, variance in zip(pair_of, (variance_f, variance_g)):
+        warn_outside(kind, variance, expectation_range(kind, 2))
     return _expectation_pair(*pair_of, correlation, variance_f, variance_g)
 
 
 @float64_when_eager("f", "g")
 def _expectation_pair(f, g, correlation, variance_f, variance_g):
+    ranges = expectation_range(f, 2), expectation_range(g, 2)
+
     def cell(c, q_a, q_b):
-        return pair.covariance(f, g, q_a, q_b, 1 - c)
+        known = [(low <= q) & (q <= high) for q, (low, high) in zip((q_a, q_b), ranges)]
+        value = pair.covariance(f, g, q_a, q_b, 1 - c)
+        return jnp.where(known[0] & known[1], value, jnp.nan)
 
     return jnp.vectorize(cell)(correlation, variance_f, variance_g)

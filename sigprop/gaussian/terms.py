@@ -19,6 +19,7 @@ __all__ = [
     "Sum",
     "Term",
     "atoms",
+    "breaks",
     "combined",
     "derivative",
     "euler",
@@ -94,10 +95,15 @@ def atoms(activation: Activation, term: Term) -> tuple[np.ndarray, ...]:
     return tuple(weights)
 
 
+def breaks(activation: Activation) -> list[float]:
+    """Where φ jumps or is endlessly steep."""
+    places = activation.rough
+    return [x for x, *_ in (*places.jumps, *places.steep)]
+
+
 def rough(activation: Activation) -> bool:
     """Whether φ jumps, is endlessly steep or has kinks without number: no terms of its own then."""
-    places = activation.rough
-    return bool(places.jumps or places.steep) or len(activation.kinks) > _MOST_KINKS
+    return bool(breaks(activation)) or len(activation.kinks) > _MOST_KINKS
 
 
 @functools.lru_cache(maxsize=512)

@@ -12,7 +12,13 @@ from sigprop.activations import Activation
 from sigprop.gaussian.single import Monomial
 from sigprop.gaussian.trust import trusted
 
-__all__ = ["UnresolvedWarning", "resolved_range", "warn_unresolved"]
+__all__ = [
+    "UnresolvedWarning",
+    "expectation_range",
+    "resolved_range",
+    "warn_outside",
+    "warn_unresolved",
+]
 
 
 class UnresolvedWarning(UserWarning):
@@ -32,14 +38,28 @@ def resolved_range(activation: Activation) -> tuple[float, float]:
     return max(low for low, _ in ranges), min(high for _, high in ranges)
 
 
+def expectation_range(activation: Activation, power: int) -> tuple[float, float]:
+    """Least and largest variance at which E[φ^power] is known; 0 is one always."""
+    low, high = trusted(Monomial(activation, value=power), activation)
+    return (0.0 if np.isfinite(low) else low), high
+
+
 def warn_unresolved(activation: Activation, variance: ArrayLike, stacklevel: int = 3) -> None:
     """Warn of the first variance that is outside the resolved range; traced ones pass.
 
     Of a trajectory, nan stands for what a variance outside has led to.
     """
-    if is_traced(variance) or activations.is_named(activation):
+    if not (is_traced(variance) or activations.is_named(activation)):
+        warn_outside(activation, variance, resolved_range(activation), stacklevel + 1)
+
+
+def warn_outside(
+    activation: Activation, variance: ArrayLike, known: tuple[float, float], stacklevel: int = 3
+) -> None:
+    """Warn of the first variance outside the least and the largest; traced ones pass."""
+    if is_traced(variance):
         return
-    low, high = resolved_range(activation)
+    low, high = known
     given = np.ravel(np.asarray(variance, float))
     outside = given[(given > 0) & ((given < low) | (given > high))]
     if outside.size:

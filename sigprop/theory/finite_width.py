@@ -39,6 +39,7 @@ from sigprop.theory.chunks import over_cells
 from sigprop.theory.maps import ActivationLike, Theory, check_correlation
 from sigprop.theory.plain_only import check_given, told_by
 from sigprop.theory.statuses import TheoryStatus
+from sigprop.theory.trajectories import propagate
 
 __all__ = ["LogGradientVariance", "log_gradient_variance"]
 
@@ -171,7 +172,15 @@ def _fluctuations(kind: Activation, depth: int, orthogonal: bool, numbers: list)
         arrays = np.broadcast_arrays(*(np.asarray(a, float) for a in numbers))
         chunk = functools.partial(_chunk, kind, depth, orthogonal)
         parts = over_cells(chunk, [np.ravel(a) for a in arrays])
+        if np.isnan(parts[0]).any() and not activations.is_named(kind):
+            _warn(kind, depth, arrays)
     return tuple(part.reshape(arrays[0].shape)[()] for part in parts)
+
+
+def _warn(kind: Activation, depth: int, numbers) -> None:
+    """Of the variance that no integral is known at, if that is why there is no answer."""
+    weight_var, bias_var, variance0 = numbers[:3]
+    propagate(kind, depth=depth, weight_var=weight_var, bias_var=bias_var, variance0=variance0)
 
 
 @exact_float64

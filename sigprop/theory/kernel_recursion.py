@@ -26,14 +26,15 @@ from sigprop._checks import (
     check_whole_number,
     of_variances,
 )
-from sigprop._derivatives import with_value
+from sigprop._derivatives import refused, with_value
 from sigprop._loops import map_one_by_one, scan
 from sigprop._precision import ambient_arrays, exact_float64, is_traced
 from sigprop.activations import Activation
 from sigprop.architecture import Architecture
 from sigprop.gaussian import covariances, resolution, single
 from sigprop.gaussian.limits import limits
-from sigprop.gaussian.terms import most_variance, order_at_zero, slope_jumps
+from sigprop.gaussian.terms import breaks, most_variance, order_at_zero, slope_jumps
+from sigprop.gaussian.unresolved import warn_unresolved
 from sigprop.theory.first_layer import first_layer, turned_by_bias
 from sigprop.theory.kernels_of_kinds import kernels_of_kinds, symmetric
 from sigprop.theory.maps import ActivationLike, Theory
@@ -184,9 +185,11 @@ def _eager(kind: Activation, depth: int, skip: bool, *given) -> Kernels:
 
 
 def _nodes(kind: Activation, depth: int, skip: bool, x, weight_var, bias_var, scale):
-    """How many the largest variance on the way needs; None for panels."""
+    """How many the largest variance on the way needs; None for panels. Warns of unresolved ones."""
     numbers = weight_var, bias_var, scale
-    largest = float(jnp.max(_variances(kind, depth, skip, x, *numbers)[0]))
+    variances = _variances(kind, depth, skip, x, *numbers)[0]
+    warn_unresolved(kind, variances, stacklevel=7)
+    largest = float(jnp.max(variances))
     return resolution.uniform_nodes(kind, largest) if np.isfinite(largest) else None
 
 
@@ -228,7 +231,12 @@ def _diagonal(kind, depth, skip, x, weight_var, bias_var, scale) -> Kernels:
         return _passed(slope, ntk, skip) + gain * square + bias_var, None
 
     ntk, _ = scan(layer, variances[0], (variances[:-1], squares[:-1]))
-    return Kernels(variances[-1], ntk)
+    nngp = variances[-1]
+    if 0.0 in breaks(kind):  # K(x, x) itself jumps, or is endlessly steep, where x vanishes
+        gone = (variances[0] == 0)[:, None]
+        broken = jnp.sum(refused(x, gone, 1) - x, axis=1)
+        nngp, ntk = nngp + broken, ntk + broken
+    return Kernels(nngp, ntk)
 
 
 def _square(kind, q):
@@ -269,7 +277,8 @@ def _pair(kind, skip, nodes, x_a, x_b, along_a, along_b, weight_var, bias_var, s
     alike = jnp.all(x_a == x_b) | jnp.all(x_a == -x_b)
     along_b = [with_value(b, jnp.where(alike, a, b)) for a, b in zip(along_a, along_b)]
     start = along_a[0][0], along_b[0][0], weight_var, bias_var
-    first = first_layer(order_at_zero(kind), x_a, x_b, *start)
+    order = 1 if 0.0 in breaks(kind) else order_at_zero(kind)
+    first = first_layer(order, x_a, x_b, *start)
     bias = covariances.constant(bias_var)
 
     def layer(cell, at):

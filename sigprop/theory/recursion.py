@@ -88,9 +88,9 @@ def _coupled(matrices: Float[Array, "layer 2 2"], batch: int | None) -> Float[Ar
     share = 0.0 if batch is None else 1 / batch
     of_x, of_m = jnp.asarray([1 - share, -share]), jnp.asarray([share, share])
     x = lambda v: v[..., 0] - v[..., 1]  # noqa: E731
-    along = x(matrices @ of_x.astype(matrices.dtype))
     if batch is None:  # the mean's part is 1/B of the whole
-        return along
+        return x(matrices[..., 0])
+    along = x(matrices @ of_x.astype(matrices.dtype))
     m = lambda v: v[..., 0] + (batch - 1) * v[..., 1]  # noqa: E731
     from_x, from_m = (matrices @ v.astype(matrices.dtype) for v in (of_x, of_m))
     to_x = along, m(from_x) / (batch - 1)
@@ -107,4 +107,5 @@ def _coupled(matrices: Float[Array, "layer 2 2"], batch: int | None) -> Float[Ar
     before_last = jax.tree.map(lambda v: v[:-1], (to_x, to_m))
     _, chi = jax.lax.scan(backward, ones, before_last, reverse=True)
     # Of one more layer; no part of any gradient here.
-    return jnp.concatenate([chi, along[-1:]])
+    chi = jnp.concatenate([chi, along[-1:]])
+    return jnp.where(jnp.isinf(along), along, chi)  # of φ that jumps, whatever the mean does

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from sigprop import activations
+from sigprop import activations, gaussian
 from sigprop.gaussian import single
 from tests.reference import independent
 
@@ -181,6 +181,23 @@ def test_what_is_not_resolved_is_not_given(case, float64):
     found = _moments(activations.get(fn))(jnp.asarray(variance))
     assert not np.isfinite(found[0])
     assert not np.isfinite(found[2])
+
+
+def _wave_on_a_line(x):
+    return jnp.sin(300 * x) + x
+
+
+def test_the_public_expectations_warn():
+    with pytest.warns(gaussian.UnresolvedWarning, match="_wave_on_a_line.*variance 10000"):
+        found = gaussian.expectation_pair(
+            _wave_on_a_line, jnp.tanh, correlation=0.5, variance_f=[1.0, 1e4]
+        )
+    assert np.isfinite(found[0])
+    assert np.isnan(found[1])
+    with pytest.warns(gaussian.UnresolvedWarning, match="exp.*variance 360"):
+        found = gaussian.expectation(jnp.exp, [1.0, 300.0, 360.0])
+    np.testing.assert_allclose(found[:2], np.exp([0.5, 150.0]), rtol=1e-8)
+    assert np.isnan(found[2])
 
 
 @pytest.mark.parametrize("case", ["step", "floor", "signed root", "bump"])

@@ -10,6 +10,7 @@ import pytest
 from scipy import optimize
 
 from sigprop import theory
+from sigprop.architecture import Architecture
 from sigprop.theory import CriticalStatus, Phase, TheoryStatus, VarianceStatus
 
 AT = {"weight_var": 1.5, "bias_var": 0.1}
@@ -155,6 +156,37 @@ def test_what_is_not_resolved_is_named_with_its_variance():
     with pytest.warns(theory.UnresolvedWarning, match="_fast_and_growing"):
         path = theory.propagate(_fast_and_growing, depth=40, weight_var=1.5, bias_var=0.1)
     assert np.isnan(path.variance[-1])
+
+
+def test_kernels_and_finite_width_say_so_too():
+    x = 200 * np.eye(2)
+    with pytest.warns(theory.UnresolvedWarning, match="_fast_and_growing.*variance 30000"):
+        found = theory.kernels(_fast_and_growing, x, depth=3, weight_var=1.5, bias_var=0.1)
+    assert np.isnan(found.nngp).all()
+    assert np.isnan(found.ntk).all()
+    at = {"depth": 4, "width": 64, "weight_var": 1e4, "bias_var": 0.1}
+    with pytest.warns(theory.UnresolvedWarning, match="_fast_and_growing"):
+        assert np.isnan(theory.log_gradient_variance(_fast_and_growing, **at).variance)
+
+
+@pytest.mark.parametrize("batch", [None, 8])
+def test_batch_norm_before_a_jump_makes_gradients_infinite(batch):
+    net = Architecture(4, 32, jnp.sign, 1.5, 0.1, norm="batch_norm")
+    path = theory.predict(net, batch=batch)
+    np.testing.assert_array_equal(path.chi, np.inf)
+    assert np.isfinite(path.variance).all()
+
+
+@pytest.mark.parametrize("fn", [jnp.sign, jnp.cbrt])
+def test_a_kernel_has_no_derivative_by_an_input_that_vanishes_where_it_breaks(fn, float64):
+    x = jnp.asarray([[1.0, 2.0], [0.0, 0.0]])
+
+    def entry(x, i, j):
+        return theory.kernels(fn, x, depth=2, weight_var=1.5, bias_var=0.0).nngp[i, j]
+
+    for place in ((0, 1), (1, 1)):
+        assert not np.isfinite(jax.grad(entry)(x, *place)[1]).any()
+        np.testing.assert_allclose(jax.grad(entry)(x, *place)[0], 0.0, atol=1e-12)
 
 
 def test_no_activation_that_has_no_variance():
