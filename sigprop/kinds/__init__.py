@@ -7,6 +7,7 @@
 from sigprop.kinds.batch_norm import BatchNorm
 from sigprop.kinds.dense import Bias, Dense
 from sigprop.kinds.dropout import Dropout
+from sigprop.kinds.gated import Gated
 from sigprop.kinds.gauss import Gauss
 from sigprop.kinds.kind import Kind, Mix, Shape, rewritten
 from sigprop.kinds.norm import Norm
@@ -23,6 +24,7 @@ __all__ = [
     "Composition",
     "Dense",
     "Dropout",
+    "Gated",
     "Gauss",
     "Kind",
     "Mix",

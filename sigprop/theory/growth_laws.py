@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from sigprop._precision import exact_float64
 from sigprop.activations import Activation
@@ -248,7 +248,7 @@ def _forgetful_law(net: Architecture, batch: int | None) -> GrowthLaw:
     """
     net = replace(net, depth=4)
     path = predict(net, variance0=np.asarray([1.0, 5.0]), batch=batch)
-    (small, large), chi = path.variance, path.chi[0]
+    (small, large), chi = np.asarray(path.variance), np.asarray(path.chi)[0]
     added = small[-1] - small[-2]
     if not np.all(chi[1:] > 0):
         return _law(_UNKNOWN, _UNKNOWN)
@@ -273,7 +273,7 @@ def _balanced(net: Architecture, batch: int | None) -> tuple[float, CriticalStat
 
     def rate(weight_var):
         found = predict(net.with_numbers(weight_var=weight_var), batch=batch)
-        return np.log(found.chi[..., 1])
+        return np.log(np.asarray(found.chi)[..., 1])
 
     rates = rate(_WEIGHT_VARS)
     if np.all(np.abs(rates) < _NOTHING):
@@ -282,5 +282,7 @@ def _balanced(net: Architecture, batch: int | None) -> tuple[float, CriticalStat
     if len(turns) != 1:
         return np.nan, CriticalStatus.NONE
     low, high = np.log(_WEIGHT_VARS[turns[0] :][:2])
-    root = brentq(lambda log: float(rate(np.exp(log))), low, high, xtol=1e-14, rtol=1e-14)
+    root = root_scalar(
+        lambda log: float(rate(np.exp(log))), bracket=(low, high), xtol=1e-14, rtol=1e-14
+    ).root
     return float(np.exp(root)), CriticalStatus.STABLE

@@ -25,7 +25,7 @@ from tests.networks.blocks import BLOCKS, architecture
 
 
 @dataclasses.dataclass(frozen=True)
-class Gated(kinds.Kind):
+class Own(kinds.Kind):
     """φ(U x) ⊙ V x: a kind that is not in the library."""
 
     activation: activations.Activation | None = None
@@ -43,7 +43,10 @@ class Gated(kinds.Kind):
         return gauss.activated(self.activation, side).times(side)
 
 
-NUMBERS = {"weight_var": 1.7, "bias_var": 0.2, "dropout": 0.25, "branch_scale": 0.6}
+NUMBERS = {
+    "weight_var": 1.7, "bias_var": 0.2, "dropout": 0.25, "branch_scale": 0.6,
+    "gate_var": 0.8, "up_var": 1.3,
+}  # fmt: skip
 _ACT, _MIX = kinds.Pointwise(), kinds.Dense()
 LAYERS = {
     "dense": kinds.Sequence(_ACT, _MIX),
@@ -56,7 +59,8 @@ LAYERS = {
     "shared_dropout": kinds.Sequence(_ACT, kinds.Dropout(shared=True), _MIX),
     "skip": kinds.Skip(kinds.Sequence(_ACT, _MIX)),
     "bias": kinds.Sequence(_ACT, kinds.Dense(bias_var=None), kinds.Bias()),
-    "gated": kinds.Sequence(Gated(), _MIX),
+    "own": kinds.Sequence(Own(), _MIX),
+    "gated": kinds.Sequence(kinds.Gated(), _MIX),
     "two_skips": kinds.Sequence(
         kinds.Skip(kinds.Sequence(_ACT, _MIX)),
         kinds.Skip(kinds.Sequence(kinds.Norm(), _ACT, _MIX, _ACT, _MIX), scale=None),
@@ -395,7 +399,10 @@ def test_finite_width_and_spectra_of_a_plain_architecture():
 def _network(name):
     """Three layers of the kind, without dropout: its masks differ from call to call."""
     own = {n: NUMBERS[n] for n in ("bias_var", "branch_scale") if n in LAYERS[name].numbers}
-    return Architecture(4, 12, "tanh", NUMBERS["weight_var"], layer=LAYERS[name], **own)
+    rest = {n: NUMBERS[n] for n in ("gate_var", "up_var") if n in LAYERS[name].numbers}
+    return Architecture(
+        4, 12, "tanh", NUMBERS["weight_var"], layer=LAYERS[name], numbers=rest, **own
+    )
 
 
 # Measured gradients are those of W as it acts: weight norm's parameter is another one.
