@@ -76,7 +76,7 @@ def sized(study: Study, grid: Grid, memory_budget: int | None) -> Sized:
         return Sized(tiled(grid, _by_guess(study, memory_budget), block), note=note)
     probe = _Probe(study, grid)
     tiny = start <= _STEP * block and _STEP * start * study.bytes_per_cell < memory_budget - held
-    fits = fitting(probe, block, start, memory_budget, held, start if tiny else block)
+    fits = fitting(probe, block, start, memory_budget, start if tiny else block)
     small = f"memory budget of {memory_budget / 2**30:.3g} GB: the smallest chunk takes more"
     return Sized(probe.tiling(fits or block), probe.outcomes.get(fits), "" if fits else small)
 
@@ -108,51 +108,50 @@ class _Probe:
     def tiling(self, cells: int) -> Tiling:
         return tiled(self.grid, cells, self.study.cell_multiple)
 
-    def __call__(self, cells: int) -> tuple[int, int]:
+    def __call__(self, cells: int) -> tuple[int, int, int]:
+        """Twice: compiling takes memory that does not grow with the cells."""
         tiling = self.tiling(cells)
+        chunk, kept = tiling.chunk(0), _HELD * output_bytes(self.study) * tiling.rows
         memory.forget_peak()
-        outcome = attempted(self.study, tiling.chunk(0))
+        self.outcomes = {}
+        attempted(self.study, chunk)
+        most, before = memory.peak_bytes(), memory.resident_bytes()
+        memory.forget_peak()
+        outcome = attempted(self.study, chunk)
         self.outcomes = {cells: outcome} if outcome.error is None else {}
-        return tiling.rows, memory.peak_bytes() + _HELD * output_bytes(self.study) * tiling.rows
+        again = memory.peak_bytes()
+        return tiling.rows, max(most, again) + kept, max(again - before, 0) + kept
 
 
 def fitting(
-    peak: Callable[[int], tuple[int, int]],
+    peak: Callable[[int], tuple[int, int, int]],
     least: int,
     start: int,
     budget: int,
-    held: int,
     first: int | None = None,
 ) -> int:
     """The largest size from ``least`` to ``start`` whose peak fits; 0 if none does.
 
-    ``peak(cells)`` computes about so many and tells how many, and the most the process held. It is
-    asked for ``first`` (or ``least``) cells, and for more only as far as a line through what was
-    seen stays below the budget.
+    ``peak(cells)`` computes about so many and tells how many, the most the process held, and what
+    of that these cells took. It is asked for ``first`` (or ``least``) cells, and for more only as
+    far as by what those took they fit.
 
     Examples
     --------
-    >>> fitting(lambda cells: (cells, 500 + 3 * cells), 1, 256, budget=1000, held=400)
+    >>> fitting(lambda cells: (cells, 500 + 3 * cells, 3 * cells), 1, 256, budget=1000)
     128
-    >>> fitting(lambda cells: (cells, 500 + 3 * cells), 1, 256, budget=450, held=400)
+    >>> fitting(lambda cells: (cells, 500 + 3 * cells, 3 * cells), 1, 256, budget=450)
     0
     """
-    seen, size, fits = [(0, held)], first or least, 0
+    size, fits = first or least, 0
     while size > fits:
-        seen.append(peak(size))
-        if seen[-1][1] > budget:
+        now, most, taken = peak(size)
+        if most > budget:
             break
         fits = size
-        room = _room(seen[-2:], start, budget)
+        room = min(now + (budget - most) * now / max(taken, now), now * _STEP, start)
         size = start if room >= start else least * _power_of_two(room / least)
     return fits
-
-
-def _room(seen: list[tuple[int, int]], start: int, budget: int) -> float:
-    """Cells up to which a line through two readings stays below the budget, a step at a time."""
-    (before, low), (now, high) = seen
-    slope = max((high - low) / max(now - before, 1), 1.0)
-    return min(now + (budget - high) / slope, now * _STEP, start)
 
 
 def _within_time(study: Study, grid: Grid, tiling: Tiling) -> Sized:
