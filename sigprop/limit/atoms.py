@@ -19,7 +19,7 @@ import numpy as np
 
 from sigprop.limit.refusals import NotClosed
 
-__all__ = ["Atom", "Fixed", "Form", "Tag", "joint"]
+__all__ = ["Atom", "Fixed", "Form", "Tag", "common", "joint"]
 
 _ids = itertools.count()
 Tag = tuple  # which of the units: () for all, else a chain of (size, start, stop)
@@ -132,6 +132,22 @@ def joint(x: Form, y: Form) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         v_x, v_y, lacking = _of_one(name[0], a, b, x.places, y.places)
         variance_x, variance_y, lack = variance_x + v_x, variance_y + v_y, lack + lacking
     return _with_fixed(x, y, variance_x, variance_y, lack)
+
+
+@functools.lru_cache(maxsize=4096)
+def common(x: Form, y: Form) -> np.ndarray:
+    """Cov(x_i, y_j) from what they share alone: exactly 0 where that is nothing."""
+    _check_units(x, y)
+    total = np.zeros((x.places, y.places))
+    for name in x.parts.keys() & y.parts.keys():
+        atom, a, b = name[0], x.parts[name], y.parts[name]
+        rows, columns = a.shape[1], b.shape[1]
+        variance = atom.variance[:rows, None] + atom.variance[:columns]
+        total += a @ (variance / 2 - atom.lack[:rows, :columns]) @ b.T
+    for (atom, a), (other, b) in itertools.product(_fixed_parts(x), _fixed_parts(y)):
+        if atom is not other:
+            total += a @ _overlap(atom, other) @ b.T
+    return total
 
 
 def _of_one(atom: Atom, a, b, rows: int, columns: int):

@@ -13,7 +13,7 @@ import itertools
 import numpy as np
 
 from sigprop.limit import quadrature
-from sigprop.limit.atoms import Form, joint
+from sigprop.limit.atoms import Form, common, joint
 from sigprop.limit.expressions import IDENTITY, Expression
 from sigprop.limit.refusals import NotClosed
 from sigprop.limit.signals import Signal, Term
@@ -25,7 +25,7 @@ _NOTHING = 1e-14
 
 def forget() -> None:
     """Let go of what was integrated."""
-    for cached in (joint, variance, lacking, _covariance, _term_mean):
+    for cached in (joint, common, variance, lacking, _covariance, _term_mean):
         cached.cache_clear()
 
 
@@ -67,16 +67,11 @@ def _groups(term: Term) -> list[list[tuple[Form, Expression]]]:
 
 
 def _dependent_here(x: Form, y: Form) -> bool:
-    return bool(np.any(np.abs(np.diagonal(_form_covariance(x, y))) > _small(x, y)))
+    return bool(np.any(np.abs(np.diagonal(common(x, y))) > _small(x, y)))
 
 
 def _small(x: Form, y: Form) -> float:
     return _NOTHING * np.sqrt(x.moments[0].max(initial=0) * y.moments[0].max(initial=0))
-
-
-def _form_covariance(x: Form, y: Form) -> np.ndarray:
-    variance_x, variance_y, lack = joint(x, y)
-    return (variance_x[:, None] + variance_y) / 2 - lack
 
 
 def _one(form: Form, f: Expression) -> np.ndarray:
@@ -99,18 +94,19 @@ def _demand_gaussian(*forms: Form) -> None:
 def _two_at_a_place(first, second) -> np.ndarray:
     (x, f), (y, g) = first, second
     variance_x, variance_y, lack = joint(x, y)
-    return _expected(x, f, y, g, variance_x, variance_y, np.diagonal(lack))
+    shared = np.diagonal(common(x, y))
+    return _expected(x, f, y, g, variance_x, variance_y, np.diagonal(lack), shared)
 
 
-def _expected(x, f, y, g, variance_x, variance_y, lack) -> np.ndarray:
+def _expected(x, f, y, g, variance_x, variance_y, lack, shared) -> np.ndarray:
     """E[f(u) g(v)] cell by cell."""
     if f == IDENTITY == g:
-        return (variance_x + variance_y) / 2 - lack
+        return shared
     _demand_gaussian(x, y)
     if IDENTITY in (f, g):  # Stein: E[u g(v)] = Cov(u, v) E[g'(v)]
         of, q = (g, variance_y) if f == IDENTITY else (f, variance_x)
         slope = quadrature.mean_with_argument(of, q)
-        return ((variance_x + variance_y) / 2 - lack) * slope
+        return shared * slope
     return quadrature.product(f, g, variance_x, variance_y, lack)
 
 
@@ -265,7 +261,7 @@ def _matched(a: Term, b: Term) -> bool:
 
 
 def _dependent(x: Form, y: Form) -> bool:
-    return bool(np.any(np.abs(_form_covariance(x, y)) > _small(x, y)))
+    return bool(np.any(np.abs(common(x, y)) > _small(x, y)))
 
 
 def _function_lack(x: Form, y: Form, f: Expression):
@@ -319,7 +315,8 @@ def _field_covariance(a: Term, b: Term) -> np.ndarray:
             lost = _same(f, variance_x, variance_y, lack, x is y)
             total = total * (_mean_of(*squares) - lost)
         else:
-            total = total * _expected(x, f, y, g, variance_x[:, None], variance_y[None], lack)
+            cells = variance_x[:, None], variance_y[None], lack, common(x, y)
+            total = total * _expected(x, f, y, g, *cells)
     return total
 
 
