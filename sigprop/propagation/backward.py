@@ -58,7 +58,7 @@ def of_first(plan: Plan, cotangent: Cotangent, way: WayBack) -> tuple[Array, Arr
 
 
 def _renormalised(plan: Plan, after: Cotangent) -> tuple[Array, LogSum]:
-    """The cotangent of norm 1 (a power of two near it would do), and the scale it then has."""
+    """The cotangent of norm 1, and the scale it then has."""
     log_norm = after.log_norm
     if plan.joint:  # what will be added up needs one scale
         log_norm = jnp.broadcast_to(jnp.max(log_norm), log_norm.shape)

@@ -125,8 +125,9 @@ def _probed(own: Act, name: str, probe: Array, entered: dict, x: Signal) -> Sign
     entered[name] = products(flat(mix.rows(x))) if mix.rows else None
     if mix.constant:
         return _scale(own, name, x) * mix.multiply(own.weights(own.layer)[name], x) + probe
-    if mix.rows is None:
-        return _scale(own, name, x) * mix.multiply(own.weights(own.layer)[name] + probe, x)
+    if mix.rows is None:  # linear in the draw: the probe is added to it as it acts
+        product = mix.multiply(own.weights(own.layer)[name], x)
+        return _scale(own, name, x) * product + mix.multiply(probe, x)
     return _scale(own, name, x) * _multiply(own, name, x) + probe
 
 
