@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from flax import linen, nnx
 
-from sigprop.diagnosis.reading import Reading, read
+from sigprop.diagnosis.reading import read
 from sigprop.diagnosis.remedy import remedy
 from sigprop.diagnosis.report import Diagnosis, without_slope
-from sigprop.diagnosis.statistics import LayerReading, layer_readings
+from sigprop.diagnosis.statistics import layer_readings
 from sigprop.diagnosis.structure import structure_of
 from sigprop.diagnosis.verdict import Finding, judge, share_read, unread
 from sigprop.gradients.objective import ConstantLoss, objective, one_number
@@ -85,13 +85,13 @@ def diagnose(
     structure = structure_of(target, model)
     finite = _finite(batch)
 
-    def judged(values: Sequence[Any]) -> tuple[Reading, tuple[LayerReading, ...], Finding]:
+    def judged(values: Sequence[Any], trial_of: Finding | None = None):
         reading = read(structure, values)
         layers = layer_readings(reading)
-        return reading, layers, judge(reading, layers, finite)
+        return reading, layers, judge(reading, layers, finite, trial_of)
 
     reading, layers, finding = judged(target.parameters.values)
-    advice, cure = remedy(reading, finding, layers, lambda values: judged(values)[2])
+    advice, cure = remedy(reading, finding, layers, lambda values: judged(values, finding)[2])
     return Diagnosis(
         verdict=finding.verdict,
         evidence=finding.evidence,

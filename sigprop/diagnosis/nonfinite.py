@@ -12,7 +12,7 @@ from sigprop.diagnosis.reading import Reading
 __all__ = ["nonfinite"]
 
 
-def nonfinite(reading: Reading, found: Sequence[Spot], batch_finite: bool):
+def nonfinite(reading: Reading, found: Sequence[Spot], batch_finite: bool, explain: bool):
     """Sentences, and what kind of cause it is; nothing where all is finite."""
     names, measured = reading.structure.parameters, reading.measured
     spoilt = [n for n, v in zip(names, measured.values) if not np.all(v["finite"])]
@@ -21,6 +21,8 @@ def nonfinite(reading: Reading, found: Sequence[Spot], batch_finite: bool):
         return (), ""
     if spoilt:
         return (_parameters(spoilt),), "nan"
+    if not explain:
+        return ("the loss or a gradient is not finite",), ""
     if not batch_finite:
         return ("the batch itself holds nan or infinity",), "batch"
     if not math.isfinite(measured.loss):

@@ -160,7 +160,7 @@ def stop(
 def _reason(reading, spot, operation: Operation, row) -> tuple[str, str]:
     if operation.is_flat:
         return f"{operation.where} lets no gradient through, whatever it is given", "flat"
-    if operation.is_linear:
+    if operation.is_linear and not _all_at_rest(row):
         return _linear_reason(reading, operation)
     if _weights_are_zero(reading, spot):
         return (
@@ -171,12 +171,19 @@ def _reason(reading, spot, operation: Operation, row) -> tuple[str, str]:
     at = f" at {operation.line}" if operation.line else ""
     if name in ("max", "min", "clamp", "clip") and not (row and row.activation):
         return f"{name}{at} holds every value at its bound", "flat"
-    word = "dead" if name in ("relu", "max") or "relu" in name else "saturated"
+    word = "dead" if name.startswith(_SILENT) else "saturated"
     given = f"mean {row.mean:.3g}, rms {row.rms:.3g}" if row is not None else ""
     return (
         f"all its units are {word} on this batch, none is active ({given}): the slope of "
         f"{name}{at} is 0 at every one", word,
     )  # fmt: skip
+
+
+_SILENT = ("relu", "max", "leaky_relu", "gelu", "silu")  # 0, or nearly, where they are flat
+
+
+def _all_at_rest(row: LayerReading | None) -> bool:
+    return row is not None and row.saturated >= 1.0
 
 
 def _linear_reason(reading, operation: Operation) -> tuple[str, str]:

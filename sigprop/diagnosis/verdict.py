@@ -49,6 +49,8 @@ class Finding:
         Places at fault.
     change
         Growth of ln ‖gradient‖² along the worst way.
+    held
+        Places whose gradient is stopped on purpose.
     """
 
     verdict: str
@@ -58,10 +60,17 @@ class Finding:
     cause: str = ""
     spots: tuple[Spot, ...] = ()
     change: float = 0.0
+    held: frozenset[str] = frozenset()
 
 
-def judge(reading: Reading, layers: Sequence[LayerReading], batch_finite: bool) -> Finding:
-    """The verdict.
+def judge(
+    reading: Reading,
+    layers: Sequence[LayerReading],
+    batch_finite: bool,
+    trial_of: Finding | None = None,
+) -> Finding:
+    """The verdict. ``trial_of`` is that on the model with other numbers, to be bettered: what does
+    not better it is not explained, since that takes another compile.
 
     In this order:
 
@@ -95,15 +104,17 @@ def judge(reading: Reading, layers: Sequence[LayerReading], batch_finite: bool) 
         said = "\n".join(evidence)
         more = [each for each in remarks if each not in said]
         evidence = tuple(sentences.short(each) for each in (*evidence, *more))
-        return Finding(verdict, evidence, main, ends, cause, tuple(at), change)
+        return Finding(verdict, evidence, main, ends, cause, tuple(at), change, held)
 
-    broken, cause = nonfinite(reading, found, batch_finite)
+    held: frozenset[str] = frozenset()
+    broken, cause = nonfinite(reading, found, batch_finite, trial_of is None)
     if broken:
         return finding("nonfinite", broken, cause, change=math.inf)
     share = share_read(reading)
     if share < READ_SHARE:
         return finding("unread", sentences.share(share, reading), "unread", change=math.nan)
-    cut, cause, at = _cut_off(reading, found, layers)
+    known = trial_of.held if trial_of is not None else None
+    cut, cause, at, held = _cut_off(reading, found, layers, known)
     if cut and not absurd:
         return finding("vanishing", cut, cause, at, -math.inf)
     if cut:
@@ -152,23 +163,30 @@ def _absurd(reading: Reading, found: Sequence[Spot], times: float) -> bool:
 # ---------------------------------------------------------------------------- no gradient at all
 
 
-def _cut_off(reading: Reading, found: Sequence[Spot], layers: Sequence[LayerReading]):
-    """Layers without any gradient: what stops it, the first in the order of the forward pass."""
+def _cut_off(reading: Reading, found: Sequence[Spot], layers, held: frozenset[str] | None):
+    """Layers without any gradient: what stops it, the first in the order of the forward pass.
+
+    ``held`` are places that are known to be stopped on purpose; nothing is then looked for.
+    """
     silent = [s for s in found if s.log_gradient == -math.inf]
-    alive = [s.place.site.output for s in found if s.log_gradient > -math.inf]
+    if held is not None:
+        cut = tuple(s.name for s in silent if s.name not in held)
+        return cut or (() if silent else reading.stuck), "", (), held
     if not silent:
         if reading.stuck:
-            return sentences.stuck(reading.stuck), "zero", ()
-        return (), "", ()
+            return sentences.stuck(reading.stuck), "zero", (), frozenset()
+        return (), "", (), frozenset()
+    alive = [s.place.site.output for s in found if s.log_gradient > -math.inf]
     found_stops = stops(reading, silent, alive)
     if not found_stops:
-        return (f"no gradient arrives at {silent[0].name}: it is exactly 0",), "", silent[:1]
-    held = all(_chosen(operations) for _, operations in found_stops)
-    if held and any(not s.place.before and s.log_gradient > -math.inf for s in found):
-        return (), "", ()
+        said = f"no gradient arrives at {silent[0].name}: it is exactly 0"
+        return (said,), "", silent[:1], frozenset()
+    chosen = all(_chosen(operations) for _, operations in found_stops)
+    if chosen and any(not s.place.before and s.log_gradient > -math.inf for s in found):
+        return (), "", (), frozenset(s.name for s in silent)
     spot, operations = next((p for p in found_stops if not _chosen(p[1])), found_stops[0])
     evidence, cause = sentences.stop(reading, spot, operations, _row(spot, layers), len(silent))
-    return evidence, cause, (spot, *(s for s in silent if s is not spot))
+    return evidence, cause, (spot, *(s for s in silent if s is not spot)), frozenset()
 
 
 def _chosen(operations: Sequence[Operation]) -> bool:

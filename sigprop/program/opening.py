@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from sigprop.program.nodes import Node
 
 __all__ = ["opened"]
 
 _PRODUCTS = ("mul", "dot_general", "conv_general_dilated", "div")
+_SUMS = ("add", "add_any", "sub")
 _KEEPING = (
     "broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "neg", "reduce_sum",
     "reshape", "rev", "slice", "squeeze", "transpose", "gather", "dynamic_slice",
@@ -33,9 +35,16 @@ def opened(
 
     ``shadows`` holds, by value, what stands for a value of 0; that of a result is added to it.
     """
-    if not shadows or node.name not in (*_PRODUCTS, *_KEEPING):
+    if not shadows or node.name not in (*_PRODUCTS, *_KEEPING, *_SUMS):
         return results
     own = [shadows.get(atom.value) if atom.value is not None else None for atom in node.inputs]
+    if node.name in _SUMS:
+        present = [shadow for shadow in own if shadow is not None]
+        if present:  # a sum stays a 0 that hides something where all that is added is 0
+            shadows[node.outputs[0]] = jnp.where(
+                results[0] == 0, sum(present[1:], present[0]), jnp.zeros_like(results[0])
+            )
+        return results
     factors = own if node.name != "div" else own[:1]
     if all(shadow is None for shadow in factors):
         return results
