@@ -18,7 +18,7 @@ from sigprop.limit.refusals import NotClosed
 from sigprop.limit.signals import Const, Signal, Term
 from sigprop.limit.weights import Weight
 
-__all__ = ["Contractor"]
+__all__ = ["Contractor", "positions"]
 
 
 class Contractor:
@@ -147,7 +147,7 @@ def _taps(equation, signal: Signal, batch: int, space: Sequence[int]):
     kernel = [equation.invars[1].aval.shape[n] for n in params["dimension_numbers"].rhs_spec[2:]]
     out = [equation.outvars[0].aval.shape[n] for n in params["dimension_numbers"].out_spec[2:]]
     along = [
-        _positions(*args)
+        positions(*args)
         for args in zip(
             ids.shape[1:], out, kernel, params["window_strides"], params["padding"],
             params["lhs_dilation"], params["rhs_dilation"],
@@ -155,7 +155,7 @@ def _taps(equation, signal: Signal, batch: int, space: Sequence[int]):
     ]  # fmt: skip
     columns = []
     for tap in itertools.product(*map(range, kernel)):
-        picks = [positions[:, t] for positions, t in zip(along, tap)]
+        picks = [where[:, t] for where, t in zip(along, tap)]
         inside = np.ix_(np.arange(len(ids)), *(np.maximum(p, 0) for p in picks))
         present = np.ones(ids[inside].shape, bool)
         for axis, p in enumerate(picks):
@@ -168,7 +168,7 @@ def _others(signal: Signal, batch: int, space: Sequence[int]) -> list[int]:
     return [n for n in range(len(signal.axes)) if n != batch and n not in space]
 
 
-def _positions(size, out, taps, stride, padding, dilation_in, dilation) -> np.ndarray:
+def positions(size, out, taps, stride, padding, dilation_in, dilation) -> np.ndarray:
     """(out, taps) along one axis of pixels."""
     at = np.arange(out)[:, None] * stride - padding[0] + np.arange(taps) * dilation
     inside = (at % dilation_in == 0) & (at >= 0) & (at <= (size - 1) * dilation_in)

@@ -16,7 +16,7 @@ from sigprop.limit.refusals import NotClosed, Refused
 from sigprop.limit.signals import Const, Signal, Term
 from sigprop.limit.weights import Weight
 
-__all__ = ["NAMES", "elementwise", "same_axes"]
+__all__ = ["NAMES", "of_weight", "elementwise", "same_axes"]
 
 _LINEAR = ("add", "sub", "add_any", "neg", "mul", "div", "copy", "convert_element_type", "copy_p")
 _KEPT = ("copy", "copy_p", "reduce_precision", "stop_gradient", "optimization_barrier")
@@ -35,7 +35,7 @@ def elementwise(equation: Any, given: Sequence[Any], signal_of) -> Any:
     """One operation on signals, weights and known arrays; not on known arrays only."""
     name = equation.primitive.name
     if any(isinstance(x, Weight) for x in given):
-        scaled = _of_weight(name, equation, given)
+        scaled = of_weight(name, equation, given)
         if scaled is not None:
             return scaled
         given = [signal_of(x) if isinstance(x, Weight) else x for x in given]
@@ -71,7 +71,7 @@ def same_axes(name: str, signals: Sequence[Signal]) -> Axes:
 # ---------------------------------------------------------------------------- weights
 
 
-def _of_weight(name: str, equation: Any, given: Sequence[Any]) -> Weight | None:
+def of_weight(name: str, equation: Any, given: Sequence[Any]) -> Weight | None:
     """A weight times a number is one still; None where it has to be taken as a signal."""
     first = next(x for x in given if isinstance(x, Weight))
     if name == "convert_element_type" or name in _KEPT:

@@ -1,20 +1,25 @@
 """The figures of every row, exactly where that closes."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from sigprop._precision import exact_float64
 from sigprop.limit import moments
 from sigprop.limit.axes import labelled, units
 from sigprop.limit.elementwise import as_signal
 from sigprop.limit.exact import Interpreter, Later
+from sigprop.limit.population import Drawing, Population
 from sigprop.limit.reading import Reading
 from sigprop.limit.recognised import learn
 from sigprop.limit.refusals import NotClosed
+from sigprop.limit.sampling import Sampler
 from sigprop.limit.signals import Const, Signal, Unknown
 
-__all__ = ["Figures", "exact_figures"]
+__all__ = ["Figures", "exact_figures", "sampled_figures"]
 
 
 @dataclass(frozen=True)
@@ -101,3 +106,70 @@ def _figures(z: Any, g: Any, share: float) -> Figures:
         return Figures(**found, gradient=moments.covariance(g, g))
     except NotClosed as reason:
         return Figures(**found, gradient_reason=Unknown("gradient", str(reason)))
+
+
+# ---------------------------------------------------------------------------- sampled
+
+
+@exact_float64
+def sampled_figures(reading: Reading, samples: int, key: Any) -> list[Figures]:
+    """Of every row, of one population."""
+    both = reading.joint
+    widest = max((max(m.output.aval.shape, default=1) for m in both.multiplies), default=1)
+    replicas = max(8, -(-samples // widest))
+    means = {n: law.mean for n, law in enumerate(reading.laws) if law.mean}
+    shapes = {n: v.shape for n, v in enumerate(reading.opened.values)}
+    engine = Sampler(Drawing(key, replicas), shapes, means)
+    shifts = [Const(np.broadcast_to(0.0, s.shape), written=True) for s in both.shifts]
+    ends = [functools.partial(_cotangent, engine, end) for end in both.ends] or [
+        Const(np.ones(s.shape), written=True) for s in both.cotangents
+    ]
+    given = [*reading.leaves(), *reading.data, *shifts, *ends]
+    out = engine.run(both.program.jaxpr, both.program.consts, given)
+    count = len(both.multiplies)
+    none = Unknown("gradient", both.backward)
+    gradients = [none] * count if both.backward else out[count : 2 * count]
+    shares = engine.drawing.shares
+    return [
+        _of_population(z, g, shares.get(m.leaf, 0.0))
+        for z, g, m in zip(out[:count], gradients, both.multiplies)
+    ]
+
+
+def _cotangent(engine: Sampler, end: Any, env: Any) -> Any:
+    """Independent unit Gaussians of the shape and the units of an output."""
+    value = env[end]
+    if isinstance(value, Unknown):
+        return value
+    if isinstance(value, Const):
+        return Unknown("gradient", "the output does not depend on drawn weights")
+    return Population(engine.drawing.normal(value.array.shape), value.wide)
+
+
+def _of_population(z: Any, g: Any, share: float) -> Figures:
+    if isinstance(z, Unknown):
+        return Figures(reason=z, gradient_reason=z)
+    if isinstance(z, Const):
+        wide = frozenset({np.ndim(z.array) - 1})
+        z = Population(jnp.asarray(z.array)[None], wide)
+    rows, shape, units_ = _by_place(z.array, z.wide)
+    second = np.mean(rows**2, axis=1)
+    lack = np.stack([np.mean((rows - row) ** 2, axis=1) / 2 for row in rows])
+    found = {"shape": shape, "units": units_, "second_moment": second, "lack": lack}
+    found["share"] = share
+    if isinstance(g, Unknown):
+        return Figures(**found, gradient_reason=g)
+    array = g.array if isinstance(g, Population) else np.asarray(g.array)[None]
+    columns, *_ = _by_place(array, z.wide)
+    return Figures(**found, gradient=columns @ columns.T / columns.shape[1])
+
+
+def _by_place(array: Any, wide: frozenset[int]) -> tuple[np.ndarray, tuple[int, ...], int]:
+    """(places, samples), the shape of the places, and units at each."""
+    array = np.asarray(array)
+    sites = [n for n in range(array.ndim - 1) if n not in wide]
+    moved = array.transpose(*(n + 1 for n in sites), 0, *(n + 1 for n in sorted(wide)))
+    shape = tuple(moved.shape[: len(sites)])
+    units_ = int(np.prod([array.shape[n + 1] for n in wide]))
+    kept = tuple(n for n in shape if n > 1)
+    return moved.reshape(int(np.prod(shape)), -1), kept, units_

@@ -1,16 +1,18 @@
 """What infinite width makes of a user's own program: the call, and how rows are put together."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
 from sigprop._checks import check_one_of, check_whole_number
-from sigprop.limit.figures import Figures, exact_figures
+from sigprop.limit.figures import Figures, exact_figures, sampled_figures
 from sigprop.limit.reading import Reading, read
 from sigprop.limit.record import Place, Prediction
 from sigprop.limit.refusals import Refusal, Refused
+from sigprop.limit.signals import Unknown
 from sigprop.limit.weights import Laws
 
 __all__ = ["predict"]
@@ -96,20 +98,87 @@ def predict(
         return _demanded(Prediction((), (), (Refusal(operation, why or operation),)), require)
     figures = exact_figures(reading)
     estimated = [n for n, law in enumerate(reading.laws) if law.variance and not law.known]
-    jittered = _jittered(reading, populations, key) if estimated else []
-    rows = zip(reading.names, reading.joint.multiplies, figures)
+    jitter, draws = jax.random.split(key)
+    moved = _moved(reading, populations, jitter) if estimated else [reading] * populations
+    repeated = [exact_figures(each) for each in moved] if estimated else []
+    sampled = _sampled(moved, figures, samples, draws)
     places, refused = [], list(_arrays_refused(reading))
-    for n, (name, multiply, found) in enumerate(rows):
-        if found.reason is not None:
-            refused.append(Refusal(name, f"{found.reason.operation}: {found.reason.reason}"))
-            continue
-        if found.gradient_reason is not None:
-            why = f"{found.gradient_reason.operation}: {found.gradient_reason.reason}"
-            refused.append(Refusal(name, f"gradient: {why}"))
-        weight = reading.opened.names[multiply.leaf]
-        places.append(_place(name, weight, found, [each[n] for each in jittered], not estimated))
-    notes = _notes(reading, figures, estimated)
+    for n, (name, multiply) in enumerate(zip(reading.names, reading.joint.multiplies)):
+        found, others, why = figures[n], [each[n] for each in repeated], ()
+        if not found.complete:
+            mine = [each[n] for each in sampled]
+            found, others, why = _together(found, others, mine)
+        refused += [Refusal(name, each) for each in why]
+        if found.reason is None:
+            weight = reading.opened.names[multiply.leaf]
+            exact = not estimated and figures[n].complete
+            places.append(_place(name, weight, found, others, exact))
+    notes = _notes(reading, figures, estimated, samples if sampled else 0)
     return _demanded(Prediction(tuple(places), notes, tuple(refused)), require)
+
+
+def _sampled(
+    moved: Sequence[Reading], figures: Sequence[Figures], samples: int, key: Any
+) -> list[list[Figures]]:
+    """Populations, where anything is missing."""
+    if all(each.complete for each in figures):
+        return []
+    keys = jax.random.split(key, len(moved))
+    return [sampled_figures(each, samples, k) for each, k in zip(moved, keys)]
+
+
+def _together(
+    found: Figures, repeated: list[Figures], sampled: list[Figures]
+) -> tuple[Figures, list[Figures], tuple[str, ...]]:
+    """What is exact of a row with what populations say of the rest; and what neither has."""
+    first = sampled[0]
+    if first.reason is not None:
+        return found, repeated, (_why("", found.reason, first.reason),)
+    mean = _mean_of(sampled)
+    others = _about(mean, sampled)
+    if found.reason is None:  # its second moments are exact
+        mean = replace(found, gradient=mean.gradient, gradient_reason=mean.gradient_reason)
+        exact = repeated or [found] * len(others)
+        others = [replace(e, gradient=o.gradient) for e, o in zip(exact, others)]
+    if mean.gradient_reason is None:
+        return mean, others, ()
+    return mean, others, (_why("gradient: ", found.gradient_reason, mean.gradient_reason),)
+
+
+def _why(what: str, exact: Unknown | None, sampled: Unknown) -> str:
+    closed = "" if exact is None else f" (not exact either: {exact.reason})"
+    return f"{what}{sampled.operation}: {sampled.reason}{closed}"
+
+
+def _mean_of(sampled: Sequence[Figures]) -> Figures:
+    mean = lambda arrays: np.mean(list(arrays), axis=0)  # noqa: E731
+    gradient = None
+    if all(each.gradient is not None for each in sampled):
+        gradient = mean(each.gradient for each in sampled)
+    return replace(
+        sampled[0],
+        second_moment=mean(each.second_moment for each in sampled),
+        lack=mean(each.lack for each in sampled),
+        gradient=gradient,
+    )
+
+
+def _about(mean: Figures, sampled: Sequence[Figures]) -> list[Figures]:
+    """Figures as far from the mean as the mean is off: deviations over √(P - 1)."""
+    share = 1 / np.sqrt(len(sampled) - 1)
+
+    def moved(value, about):
+        return None if value is None or about is None else about + share * (value - about)
+
+    return [
+        replace(
+            each,
+            second_moment=moved(each.second_moment, mean.second_moment),
+            lack=moved(each.lack, mean.lack),
+            gradient=moved(each.gradient, mean.gradient),
+        )
+        for each in sampled
+    ]
 
 
 def _demanded(found: Prediction, require: str) -> Prediction:
@@ -123,13 +192,13 @@ def _arrays_refused(reading: Reading) -> list[Refusal]:
     return [Refusal(reading.opened.names[n], reason) for n, reason in reading.not_drawn.items()]
 
 
-def _jittered(reading: Reading, populations: int, key: Any) -> list[list[Figures]]:
-    """The figures with variances moved by what they are not known by."""
+def _moved(reading: Reading, populations: int, key: Any) -> list[Reading]:
+    """With variances moved by what they are not known by."""
     seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
     generator = np.random.default_rng(seed)
     errors = np.asarray([law.relative_error for law in reading.laws])
-    moved = [np.exp(errors * generator.standard_normal(errors.size)) for _ in range(populations)]
-    return [exact_figures(reading.scaled(factors)) for factors in moved]
+    factors = [np.exp(errors * generator.standard_normal(errors.size)) for _ in range(populations)]
+    return [reading.scaled(each) for each in factors]
 
 
 def _place(name: str, weight: str, found: Figures, moved: Sequence[Figures], exact: bool) -> Place:
@@ -141,7 +210,6 @@ def _place(name: str, weight: str, found: Figures, moved: Sequence[Figures], exa
     distance = lack - (np.sqrt(second)[:, None] - np.sqrt(second)) ** 2 / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         angle = np.clip(np.where(size > 0, distance / size, np.nan), 0, 2)
-    moved = [each for each in moved if each.complete]
     return Place(
         name=name, weight=weight, shape=found.shape, units=found.units,
         exact=exact and found.complete,
@@ -171,8 +239,15 @@ def _error(value: Any, others: Sequence[Any]) -> np.ndarray:
     return np.asarray(np.sqrt(np.mean(squares, axis=0)))
 
 
-def _notes(reading: Reading, figures: Sequence[Figures], estimated: Sequence[int]) -> tuple:
+def _notes(
+    reading: Reading, figures: Sequence[Figures], estimated: Sequence[int], samples: int
+) -> tuple[str, ...]:
     names, notes = reading.opened.names, []
+    lost = dict.fromkeys(str(f.reason or f.gradient_reason) for f in figures if not f.complete)
+    if samples:
+        notes.append(
+            f"sampled with {samples} units where integrals do not close: {'; '.join(lost)}"
+        )
     if estimated:
         listed = ", ".join(names[n] for n in estimated[:4]) + (", ..." if estimated[4:] else "")
         notes.append(f"variances estimated from the arrays themselves ({listed}): laws tells them")

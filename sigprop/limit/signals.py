@@ -40,6 +40,10 @@ class Unknown:
     operation: str
     reason: str
 
+    def __str__(self) -> str:
+        """In a sentence."""
+        return self.reason if self.operation in self.reason else f"{self.operation}: {self.reason}"
+
 
 @dataclass(frozen=True, eq=False)
 class Term:

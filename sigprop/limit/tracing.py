@@ -18,6 +18,7 @@ from sigprop.limit.refusals import Refused
 
 __all__ = [
     "CALLS",
+    "CUSTOM",
     "Joint",
     "Multiply",
     "bound",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 CALLS = ("jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call", "custom_lin")
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call")
+CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 MULTIPLIES = ("dot_general", "conv_general_dilated")
 _MOST_EQUATIONS = 60_000
 _WEIGHT_KEPT = (
@@ -62,7 +63,7 @@ _NO_NAMES = jax.extend.core.DebugInfo("jit", "one operation", None, None)
 
 def bound(equation: Any, given: Sequence[Any]) -> Sequence[Any]:
     """What one operation makes of values; JAX knows how each of them is called."""
-    if equation.primitive.name not in _CUSTOM:
+    if equation.primitive.name not in CUSTOM:
         found = equation.primitive.bind(*given, **equation.params)
         return found if equation.primitive.multiple_results else [found]
     pairs = zip(equation.invars, given)
@@ -98,7 +99,7 @@ class _Unrolled:
             return self.run(inner.jaxpr, inner.consts, given)
         if name == "scan":
             return self._scan(equation, given)
-        if name in _CUSTOM and holds_multiply(equation):
+        if name in CUSTOM and holds_multiply(equation):
             raise Refused(f"{name} with a multiply inside: its own derivative cannot be seen")
         return bound(equation, given)
 
@@ -160,6 +161,7 @@ def multiplies(closed: Any, random: Sequence[bool]) -> list[Multiply]:
     leaves = dict(zip(jaxpr.invars, range(len(random))))
     weight_of = {var: n for var, n in leaves.items() if random[n]}
     trained = set(leaves)  # what is made of the model's arrays alone
+    made_of = dict(weight_of)  # and which of those that are drawn
     known = set(jaxpr.constvars)
     users: dict[Any, list[int]] = {}
     found = []
@@ -171,10 +173,15 @@ def multiplies(closed: Any, random: Sequence[bool]) -> list[Multiply]:
             known.update(equation.outvars)
         if all(v in trained or v in known for v in given):
             trained.update(equation.outvars)
+            source = next((made_of[v] for v in given if v in made_of), None)
+            if source is not None:
+                made_of.update(dict.fromkeys(equation.outvars, source))
         drawn = [v for v in given if v in weight_of]
         name = equation.primitive.name
-        if name in MULTIPLIES and len(drawn) == 1:
-            found.append((weight_of[drawn[0]], position))
+        others = [v for v in given if v not in drawn and v not in trained]
+        made = [v for v in given if v in made_of]
+        if name in MULTIPLIES and (len(drawn) == 1 or (made and others)):
+            found.append((made_of[(drawn or made)[0]], position))
         elif (
             name in _WEIGHT_KEPT
             and len(drawn) == 1

@@ -27,7 +27,7 @@ def test_what_cannot_be_had_is_named():
     with pytest.raises(ValueError, match="three rows"):
         limit.critical_gain(layers(2), inputs, **given)
     maxed = lambda p, x: jnp.max(stack(jnp.tanh)(p, x), axis=-1, keepdims=True)  # noqa: E731
-    with pytest.raises(ValueError, match=r"needs exact figures.*reduce_max"):
+    with pytest.raises(ValueError, match=r"needs exact figures"):
         limit.critical_gain(layers(3), inputs, apply=maxed, laws=given["laws"])
 
 
