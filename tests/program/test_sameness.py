@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import sigprop
+from sigprop.diagnosis import structure
 from sigprop.program import same_program_key
 
 X = jnp.ones((3, 3))
@@ -146,3 +147,21 @@ def test_lines_are_those_of_the_program_at_hand():
     assert "sign at test_sameness.py" in first
     assert first != second
     assert first.partition("sign at")[0] == second.partition("sign at")[0]
+
+
+def test_trials_of_a_number_compile_nothing_more():
+    """A stack that overflows is explained once; what is tried on it, and underflows, is not."""
+
+    def loss(model, x):
+        for layer in model:
+            x = layer(x) ** 2
+        return jnp.mean((x - 0.3) ** 2)
+
+    layers = [jax.tree_util.Partial(lambda w, x: x @ w, 30 * jnp.eye(8)) for _ in range(12)]
+    x = jax.random.normal(jax.random.key(0), (4, 8))
+    report = sigprop.diagnose(layers, loss, x)  # theory's own programs are compiled now
+    assert report.verdict == "nonfinite"
+    structure._known.clear()
+    with counted() as found:
+        sigprop.diagnose(layers, loss, x)
+    assert found["backend_compile_duration"] <= 3
