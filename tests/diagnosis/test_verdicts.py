@@ -38,6 +38,10 @@ CURED_EVERY_RUN = ("selu mlp, dict, x0.3", "scanned mlp, x3")
 NOT_YET = {"held out: long convolution that forgets": "a Fourier transform is not read as time"}
 
 
+# Healthy ones whose gradient is within two standard errors of a tenth.
+NEAR_THE_LINE = ("vanilla rnn, orthogonal", "mamba")
+
+
 def _case(name):
     marks = [pytest.mark.xfail(reason=NOT_YET[name])] if name in NOT_YET else []
     return pytest.param(name, marks=marks, id=name)
@@ -53,7 +57,8 @@ def diagnosed(name):
 @pytest.mark.parametrize("name", [_case(name) for name in cases.CASES])
 def test_the_doctor_says_what_was_measured(name):
     case, report = cases.CASES[name], diagnosed(name)
-    assert report.verdict in case.verdicts, str(report)
+    near = ("undecided",) if name in NEAR_THE_LINE else ()
+    assert report.verdict in (*case.verdicts, *near), str(report)
     said = " ".join([*report.evidence, report.suggestion])
     assert re.search(case.place, said), f"{case.place} is not named: {report}"
     assert re.search(case.reason, said, re.IGNORECASE), f"{case.reason} is not given: {report}"
