@@ -34,6 +34,7 @@ class Figures:
     gradient: np.ndarray | None = None  # E[g_i g_j]
     gradient_reason: Unknown | None = None
     share: float = 0.0
+    note: str = ""
 
     @property
     def complete(self) -> bool:
@@ -129,9 +130,9 @@ def sampled_figures(reading: Reading, samples: int, key: Any) -> list[Figures]:
     count = len(both.multiplies)
     none = Unknown("gradient", both.backward)
     gradients = [none] * count if both.backward else out[count : 2 * count]
-    shares = engine.drawing.shares
+    shares, notes = engine.drawing.shares, engine.notes
     return [
-        _of_population(z, g, shares.get(m.leaf, 0.0))
+        _of_population(z, g, shares.get(m.leaf, 0.0), notes.get(m.leaf, ""))
         for z, g, m in zip(out[:count], gradients, both.multiplies)
     ]
 
@@ -146,7 +147,7 @@ def _cotangent(engine: Sampler, end: Any, env: Any) -> Any:
     return Population(engine.drawing.normal(value.array.shape), value.wide)
 
 
-def _of_population(z: Any, g: Any, share: float) -> Figures:
+def _of_population(z: Any, g: Any, share: float, note: str) -> Figures:
     if isinstance(z, Unknown):
         return Figures(reason=z, gradient_reason=z)
     if isinstance(z, Const):
@@ -156,7 +157,7 @@ def _of_population(z: Any, g: Any, share: float) -> Figures:
     second = np.mean(rows**2, axis=1)
     lack = np.stack([np.mean((rows - row) ** 2, axis=1) / 2 for row in rows])
     found = {"shape": shape, "units": units_, "second_moment": second, "lack": lack}
-    found["share"] = share
+    found |= {"share": share, "note": note}
     if isinstance(g, Unknown):
         return Figures(**found, gradient_reason=g)
     array = g.array if isinstance(g, Population) else np.asarray(g.array)[None]

@@ -114,6 +114,11 @@ def predict(
             exact = not estimated and figures[n].complete
             places.append(_place(name, weight, found, others, exact))
     notes = _notes(reading, figures, estimated, samples if sampled else 0)
+    if sampled:
+        told = zip(reading.joint.multiplies, sampled[0])
+        notes += tuple(
+            dict.fromkeys(f"{reading.opened.names[m.leaf]} {f.note}" for m, f in told if f.note)
+        )
     return _demanded(Prediction(tuple(places), notes, tuple(refused)), require)
 
 

@@ -28,7 +28,7 @@ _SAME_AXES = (
     "shift_right_logical", "shift_left", "shift_right_arithmetic", "bitcast_convert_type",
     "population_count", "pad", "rev", "slice", "dynamic_slice", "reduce_window_sum",
     "reduce_window", "reduce_window_max", "select_and_scatter_add", "concatenate", "split",
-    "dynamic_update_slice", "scatter-add", "scatter",
+    "dynamic_update_slice",
 )  # fmt: skip
 _ON_WEIGHTS = (
     "reshape",
@@ -59,7 +59,7 @@ class Sampler:
         self.drawing, self._shapes, self._means = drawing, shapes, means
         self._drawn: dict[int, Population] = {}
         self._multiplied: set[int] = set()
-        self.notes: set[str] = set()
+        self.notes: dict[int, str] = {}
 
     def run(self, jaxpr: Any, consts: Sequence[Any], given: Sequence[Any]) -> list[Any]:
         """What comes out of a program."""
@@ -138,7 +138,10 @@ class Sampler:
             found = of_weight(name, equation, given)
             return None if found is None else [found]
         if name in _ON_WEIGHTS:
-            found = SHAPES[name](equation, given)
+            try:
+                found = SHAPES[name](equation, given)
+            except NotClosed:  # what it becomes is no weight, but an array of drawn numbers
+                return None
             return found if isinstance(found, list) else [found]
         if name == "broadcast_in_dim":
             if math.prod(given[0].shape) == math.prod(equation.params["shape"]):
@@ -162,10 +165,9 @@ class Sampler:
             self._drawn[weight.leaf] = Population(z, frozenset({len(shape) - 1}))
         order = [a for axis in weight.axes for a in axis]
         order += [a for a in range(len(shape)) if a not in order]
-        if weight.flipped:
-            raise Refused("a table of weights read backwards")
         array = self._drawn[weight.leaf].array
         array = array[(slice(None), *(slice(*r) for r in weight.ranges))]
+        array = jnp.flip(array, [a + 1 for a in weight.flipped])
         array = array.transpose(0, *(a + 1 for a in order))
         array = weight.scale * array.reshape(self.drawing.replicas, *weight.shape)
         wide = frozenset(n for n, axis in enumerate(weight.axes) if len(shape) - 1 in axis)
@@ -173,22 +175,17 @@ class Sampler:
 
     def _product(self, equation: Any, name: str, given: Sequence[Any], side: int) -> Population:
         weight, value = given[side], given[1 - side]
-        if weight.leaf in self._drawn:
-            raise Refused("a table of weights that is looked up and multiplied by as well")
+        why = self._why_in_full(equation, name, weight, value, side)
+        if why:
+            return self._in_full(equation, name, given, why)
         self._multiplied.add(weight.leaf)
         array = value.array if isinstance(value, Population) else jnp.asarray(value.array)[None]
         wide = value.wide if isinstance(value, Population) else frozenset()
         if name == "conv_general_dilated":
-            if side != 1:
-                raise Refused("convolution with a kernel that is not drawn")
             return self._convolution(equation, array, wide, weight)
-        contract, batch = equation.params["dimension_numbers"]
-        if batch[0]:
-            raise Refused("dot_general with an axis along which weight and signal run together")
+        contract, _ = equation.params["dimension_numbers"]
         mine, its = contract[side], contract[1 - side]
         rest = [n for n in range(array.ndim - 1) if n not in its]
-        if wide & set(rest):
-            raise Refused("one weight acts on every unit alike (mixing of places)")
         moved = array.transpose(0, *(n + 1 for n in (*rest, *its)))
         kept = moved.shape[1 : 1 + len(rest)]
         operand = moved.reshape(len(array), math.prod(kept), 1, -1)
@@ -204,10 +201,32 @@ class Sampler:
             return Population(found, frozenset(range(len(out))))
         return Population(found, frozenset(n - 1 for n in last))
 
+    def _why_in_full(self, equation: Any, name: str, weight: Weight, value: Any, side: int) -> str:
+        """Why a product is taken with a matrix for every replica, not drawn; "" for most."""
+        if weight.leaf in self._drawn:
+            return "is looked up, or drawn in full elsewhere"
+        params = equation.params
+        if name == "conv_general_dilated":
+            if side != 1:
+                raise Refused("convolution with a kernel that is not drawn")
+            grouped = (params["feature_group_count"], params["batch_group_count"]) != (1, 1)
+            return "convolves in groups of channels" if grouped else ""
+        contract, batch = params["dimension_numbers"]
+        if batch[0]:
+            return "runs along with the signal on an axis"
+        wide = value.wide if isinstance(value, Population) else frozenset()
+        return "acts on every unit alike" if wide - set(contract[1 - side]) else ""
+
+    def _in_full(self, equation: Any, name: str, given: Sequence[Any], why: str) -> Population:
+        """With the weight drawn entry by entry in every replica: means over networks (annealed)."""
+        (weight,) = (x for x in given if isinstance(x, Weight))
+        tables = [self.table(x) if isinstance(x, Weight) else x for x in given]
+        self.notes[weight.leaf] = f"{why}: drawn in full for every replica (annealed)"
+        (found,) = self._mapped(equation, name, tables)
+        return found
+
     def _convolution(self, equation: Any, array, wide, weight: Weight) -> Population:
         params, spec = equation.params, equation.params["dimension_numbers"]
-        if params["feature_group_count"] != 1 or params["batch_group_count"] != 1:
-            raise Refused("convolution in groups of channels")
         batch, feature, *space = spec.lhs_spec
         x = array.transpose(0, batch + 1, *(n + 1 for n in space), feature + 1)
         kernel = [equation.invars[1].aval.shape[n] for n in spec.rhs_spec[2:]]
@@ -304,6 +323,11 @@ def _labels(equation: Any, name: str, given: Sequence[Any]) -> list[frozenset[in
         return [frozenset(n - (n > axis) for n in every if n != axis)] * len(shapes)
     if name == "dot_general":
         return [_of_dot(params["dimension_numbers"], equation, wides)]
+    if name == "conv_general_dilated":
+        spec = params["dimension_numbers"]
+        return [frozenset({spec.out_spec[1]}) if spec.lhs_spec[1] in first else frozenset()]
+    if name.startswith("scatter"):
+        return [first]
     if name == "gather":
         numbers = params["dimension_numbers"]
         gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}

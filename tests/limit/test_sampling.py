@@ -119,6 +119,60 @@ def test_a_transformer_is_as_its_networks():
     assert np.abs([*of_z, *of_g]).max() < 4
 
 
+def mixer(p, x):
+    """Two layers of an MLP-mixer: over tokens, over channels."""
+    x = x @ p["embed"]
+    mixed = jnp.einsum("btc,tu->buc", jax.nn.gelu(x), p["tokens"])
+    return jax.nn.gelu(x + mixed) @ p["channels"]
+
+
+def depthwise(p, x):
+    x = jax.nn.relu(x @ p["embed"])
+    x = jax.lax.conv_general_dilated(
+        x, p["taps"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=N
+    )
+    return jax.nn.relu(x) @ p["out"]
+
+
+def language_model(p, tokens):
+    """With one table on both ends."""
+    x = p["table"][tokens]
+    x = x + jnp.tanh(x @ p["w"])
+    return x @ p["table"].T
+
+
+OTHERS = {
+    "mixer": (
+        mixer, {"embed": normal(16, N), "tokens": normal(6, 6), "channels": normal(N, N)},
+        normal(1, 6, 16), {"embed": 1 / 16, "tokens": 1 / 6, "channels": 1 / N}, "tokens",
+    ),
+    "depthwise": (
+        depthwise, {"embed": normal(16, N), "taps": normal(3, 1, N), "out": normal(N, N)},
+        normal(1, 6, 16), {"embed": 1 / 16, "taps": 1 / 3, "out": 2 / N}, "taps",
+    ),
+    "tied_embedding": (
+        language_model, {"table": normal(32, N), "w": normal(N, N)},
+        np.asarray([[3, 1, 4, 1, 5]]), {"table": 1.0, "w": 1 / N}, "table",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(OTHERS))
+def test_what_is_drawn_in_full_is_as_networks_and_is_noted(case):
+    apply, model, inputs, laws, noted = OTHERS[case]
+    few = case == "depthwise"  # grouped convolutions are slow on a CPU
+    path = limit.predict(model, inputs, apply=apply, laws=laws, samples=1024 if few else 8192)
+    seeds = 40 if few else 200
+    (z, z_error), (g, g_error) = measured(model, inputs, apply=apply, laws=laws, seeds=seeds)
+    q = np.asarray([p.variance for p in path.places])
+    q_error = np.asarray([p.second_moment_stderr.mean() for p in path.places])
+    assert np.all(np.abs(z - q) < 4 * np.hypot(z_error, q_error) + 0.02 * q)
+    logs = np.asarray([p.log_gradient for p in path.places])
+    error = np.asarray([p.log_gradient_stderr for p in path.places])
+    assert np.all(np.abs(np.log(g) - logs) < 4 * np.hypot(g_error / g, error) + 0.02)
+    assert any(noted in note and "annealed" in note for note in path.notes)
+
+
 # ---------------------------------------------------------------------------- refused
 
 
@@ -146,7 +200,6 @@ REFUSED = {
     "weight_norm": (normalised, "", "weight"),
     "custom_vjp": (lambda p, x: own_derivative(p[0], x) @ p[1], "custom_vjp_call", "multiply"),
     "while": (while_signal, "while", "signal"),
-    "mixing": (lambda p, x: jnp.tanh(x @ p[0]).T @ p[2], "dot_general", "every unit alike"),
 }
 
 
