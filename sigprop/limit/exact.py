@@ -8,8 +8,9 @@ from typing import Any
 import jax.extend.core
 import numpy as np
 
+from sigprop.limit import moments
 from sigprop.limit.atoms import Atom, Form
-from sigprop.limit.axes import Part
+from sigprop.limit.axes import Part, wide_axes
 from sigprop.limit.constants import evaluated
 from sigprop.limit.contractions import Contractor
 from sigprop.limit.elementwise import NAMES, elementwise
@@ -53,9 +54,18 @@ class Interpreter:
     ----------
     means
         Of arrays of one axis that are drawn around a number other than 0, by leaf.
+    largest
+        What stands for the largest of all units, in root mean squares. It has no limit: whoever
+        gives it checks that nothing hangs on it. Without it, such a maximum is not known.
     """
 
-    def __init__(self, shapes: Mapping[int, tuple[int, ...]], means: Mapping[int, float]):
+    def __init__(
+        self,
+        shapes: Mapping[int, tuple[int, ...]],
+        means: Mapping[int, float],
+        largest: float | None = None,
+    ):
+        self._largest = largest
         self.multiplier = Multiplier()
         self._contract = Contractor(self.multiplier)
         self._shapes, self._means = shapes, means
@@ -123,9 +133,18 @@ class Interpreter:
             if name == "broadcast_in_dim" and _copied(given[0], equation.params["shape"]):
                 given = [self.signal_of(given[0])]
             return SHAPES[name](equation, given)
+        if name == "reduce_max" and self._largest is not None:
+            return self._maximum(equation, *given)
         if name == "while":
             raise Refused("while whose course hangs on the signal")
         raise NotClosed(f"no exact rule for {name}")
+
+    def _maximum(self, equation: Any, value: Any) -> Const:
+        summed = equation.params["axes"]
+        if not isinstance(value, Signal) or set(summed) != set(wide_axes(value.axes)):
+            raise NotClosed("reduce_max over some of the units, or over places")
+        size = np.sqrt(moments.variance(value)) * self._largest
+        return Const(size.reshape(equation.outvars[0].aval.shape))
 
     def _branch(self, equation: Any, given: Sequence[Any]) -> Sequence[Any]:
         index, *operands = given

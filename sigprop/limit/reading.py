@@ -1,6 +1,5 @@
 """A user's model read: its arrays and their laws, its program, and what its rows are called."""
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from sigprop.limit.model import Opened, opened
 from sigprop.limit.refusals import Refused
 from sigprop.limit.signals import Const, Unknown
 from sigprop.limit.structure import why_not_drawn
-from sigprop.limit.tracing import Joint, joint, multiplies, straight
+from sigprop.limit.tracing import Joint, joint, multiplies, straight, traced
 from sigprop.limit.weights import Law, Laws, law_of, whole
 
 __all__ = ["Reading", "read"]
@@ -103,7 +102,7 @@ def read(
     wide = jax.tree.map(_widened, inputs)
     closed = _traced(taken, values, wide)
     found = multiplies(closed, _random(taken, known))
-    both = _quiet(joint, closed, found, loss is not None)
+    both = traced(joint, closed, found, loss is not None)
     data = tuple(Const(_array(x)) for x in jax.tree.leaves(wide))
     pairs = enumerate(zip(values, known))
     multiplied = {m.leaf for m in found}
@@ -115,19 +114,12 @@ def read(
 
 def _traced(taken: Opened, values: Sequence[np.ndarray], inputs: Any) -> Any:
     try:
-        return _quiet(straight, taken.run, values, inputs)[0]
+        return traced(straight, taken.run, values, inputs)[0]
     except Refused:
         raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"model could not be run on inputs: {lines[0]}") from error
-
-
-def _quiet(fn: Callable, *args: Any) -> Any:
-    """Without what wider numbers than the model's own make JAX warn of."""
-    with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"):
-        warnings.simplefilter("ignore")
-        return fn(*args)
 
 
 def _widened(leaf: Any) -> Any:

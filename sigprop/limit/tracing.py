@@ -5,6 +5,7 @@ use of a weight is an operation of its own. At every product of a weight and a s
 of 0 is added; the gradients by these are the gradients at the products.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "joint",
     "multiplies",
     "straight",
+    "traced",
 ]
 
 CALLS = ("jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call", "custom_lin")
@@ -56,6 +58,13 @@ def straight(fn: Callable, *args: Any) -> Any:
         return _Unrolled().run(closed.jaxpr, closed.consts, given)
 
     return jax.make_jaxpr(run)(*flat), shape
+
+
+def traced(fn: Callable, *args: Any) -> Any:
+    """Without what wider numbers than the model's own make JAX warn of."""
+    with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"):
+        warnings.simplefilter("ignore")
+        return fn(*args)
 
 
 _NO_NAMES = jax.extend.core.DebugInfo("jit", "one operation", None, None)
