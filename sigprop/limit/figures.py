@@ -167,7 +167,7 @@ def _of_population(z: Any, g: Any, share: float, note: str) -> Figures:
 
 def _by_place(array: Any, wide: frozenset[int]) -> tuple[np.ndarray, tuple[int, ...], int]:
     """(places, samples), the shape of the places, and units at each."""
-    array = np.asarray(array)
+    array = np.asarray(array, float)
     sites = [n for n in range(array.ndim - 1) if n not in wide]
     moved = array.transpose(*(n + 1 for n in sites), 0, *(n + 1 for n in sorted(wide)))
     shape = tuple(moved.shape[: len(sites)])

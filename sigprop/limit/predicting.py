@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sigprop._checks import check_one_of, check_whole_number
@@ -265,6 +266,21 @@ def _notes(
         for name, share in shares.items()
         if share > 1e-9
     ]
+    hidden = [c for c in reading.joint.program.consts if np.ndim(c) >= 2 and np.size(c) > 4096]
+    if hidden:
+        shapes = ", ".join(str(np.shape(c)) for c in hidden)
+        notes.append(f"arrays of shape {shapes} are no part of the model: taken as they are")
+    if _rounds(reading.joint.program.jaxpr):
+        notes.append("rounding to half precision is left out of what is exact")
     if reading.joint.backward:
         notes.append(f"no gradients: {reading.joint.backward}")
     return tuple(notes)
+
+
+def _rounds(jaxpr: Any) -> bool:
+    halves = (jnp.bfloat16, jnp.float16)
+    return any(
+        getattr(v.aval, "dtype", None) in halves
+        for equation in jaxpr.eqns
+        for v in equation.outvars
+    )

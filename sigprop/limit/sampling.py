@@ -24,6 +24,7 @@ from sigprop.limit.weights import Weight
 __all__ = ["Sampler"]
 
 _ORDERING = ("sort", "top_k", "argmax", "argmin", "cumsum", "cummax", "cumprod", "cumlogsumexp")
+_EXTREMES = ("argmax", "argmin")
 _SAME_AXES = (
     "shift_right_logical", "shift_left", "shift_right_arithmetic", "bitcast_convert_type",
     "population_count", "pad", "rev", "slice", "dynamic_slice", "reduce_window_sum",
@@ -107,7 +108,7 @@ class Sampler:
             if kept is not None:
                 return kept
             given = [self.table(x) if isinstance(x, Weight) else x for x in given]
-        if name.startswith("reduce_") or name in ("argmax", "argmin"):
+        if "axes" in equation.params and (name.startswith("reduce_") or name in _EXTREMES):
             return self._reduced(equation, name, given)
         return self._mapped(equation, name, given)
 
@@ -180,6 +181,7 @@ class Sampler:
             return self._in_full(equation, name, given, why)
         self._multiplied.add(weight.leaf)
         array = value.array if isinstance(value, Population) else jnp.asarray(value.array)[None]
+        array = array.astype(float)
         wide = value.wide if isinstance(value, Population) else frozenset()
         if name == "conv_general_dilated":
             return self._convolution(equation, array, wide, weight)
@@ -263,7 +265,7 @@ class Sampler:
         (value,) = given
         axes = equation.params["axes"]
         whole = bool(value.wide) and value.wide <= set(axes)
-        if name in ("argmax", "argmin") and value.wide & set(axes):
+        if name in _EXTREMES and value.wide & set(axes):
             raise Refused(f"{name} over units has no limit")
         units = math.prod(value.shape[n] for n in value.wide)
         found = self._mapped(equation, name, given)
@@ -274,8 +276,7 @@ class Sampler:
     def _mapped(self, equation: Any, name: str, given: Sequence[Any]) -> Sequence[Any]:
         """As it is, in every replica."""
         wide = _labels(equation, name, given)
-        arrays = [x.array if isinstance(x, Population) else _typed(x.array, v) for x, v in
-                  zip(given, equation.invars)]  # fmt: skip
+        arrays = [_typed(x.array, v) for x, v in zip(given, equation.invars)]
         axes = [0 if isinstance(x, Population) else None for x in given]
         out = jax.vmap(lambda *xs: list(bound(equation, xs)), in_axes=axes)(*arrays)
         return [Population(x, w) for x, w in zip(out, wide)]
