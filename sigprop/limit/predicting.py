@@ -241,7 +241,8 @@ def _error(value: Any, others: Sequence[Any]) -> np.ndarray:
     """Root mean square distance of others that are as far off as the value itself."""
     if not others:
         return np.zeros(np.shape(value))
-    squares = [(np.asarray(other) - value) ** 2 for other in others]
+    with np.errstate(invalid="ignore"):  # of ln 0, which they may all be, the distance is 0
+        squares = [np.where(o == value, 0.0, np.square(np.subtract(o, value))) for o in others]
     return np.asarray(np.sqrt(np.mean(squares, axis=0)))
 
 
