@@ -280,6 +280,10 @@ CASES = {
         mlp, [normal(64, WIDE), normal(WIDE, WIDE), normal(WIDE, WIDE)], normal(2, 64),
         lambda y: jnp.sum(y**2), {"0": 1.5 / 64, "1": 1.5 / WIDE, "2": 1.5 / WIDE},
     ),
+    "mean_readout": (
+        lambda p, x: jax.nn.gelu(mlp(p, x)), [normal(WIDE, WIDE) for _ in range(3)],
+        normal(2, WIDE), lambda y: jnp.sum(y.mean(-1)), {"*": 2 / WIDE},
+    ),
     "pooling": (
         pooled, [normal(3, 3, 64, 64), normal(3, 3, 64, 64), normal(64, 64)], normal(2, 4, 4, 64),
         None, {"0": 2 / 576, "1": 2 / 576, "2": 1 / 64},
