@@ -95,7 +95,9 @@ def checked(state: Graded, steps: int) -> tuple[Graded, bool]:
     upper, _, _, _ = lapack.dgeqrf(state.right.T, lwork=64 * len(state.right) + 1)
     inverted = inverse(np.triu(upper[: len(state.right)]))
     skewness = float(np.sqrt(np.max(np.einsum("ij,ij->j", inverted, inverted))))
-    rounding = with_right_error(state.rounding, steps * np.square(EPSILON * skewness))
+    # Nothing was rounded over no steps, however skew (0 times inf would be nan).
+    booked = steps * np.square(EPSILON * skewness) if steps else 0.0
+    rounding = with_right_error(state.rounding, booked)
     return replace(state, rounding=rounding), skewness > _SKEWNESS_ALLOWED
 
 

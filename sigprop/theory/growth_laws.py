@@ -28,7 +28,7 @@ from sigprop.architecture import Architecture
 from sigprop.gaussian import single
 from sigprop.gaussian.limits import limits
 from sigprop.gaussian.panels import legendre
-from sigprop.kinds import Dense, Kind, WeightNorm, compose, rewritten
+from sigprop.kinds import Dense, Kind, Sequence, Skip, WeightNorm, compose, rewritten
 from sigprop.theory.critical import critical_weight_var
 from sigprop.theory.equilibrium import fixed_point
 from sigprop.theory.statuses import CriticalStatus, VarianceStatus
@@ -257,11 +257,32 @@ def _forgetful_law(net: Architecture, batch: int | None) -> GrowthLaw:
         rate = float(np.log(chi[1]))
         return _law(kept, (GrowthKind.EXPONENTIAL, rate), _balanced(net, batch))
     if added > 0 and np.allclose(np.diff(path.variance), added, rtol=1e-9):
-        # What is divided by grows by the same in every layer: χ - 1 is p/(l + l₀).
-        power = 1 / np.diff(1 / (chi - 1))
-        if np.allclose(power, power[0], rtol=1e-9):
-            return _law((GrowthKind.LINEAR, added), (GrowthKind.POWER, power[0]))
+        return _law((GrowthKind.LINEAR, added), _power(net, chi, batch))
     return _law(_UNKNOWN, _UNKNOWN)
+
+
+def _power(net: Architecture, chi: np.ndarray, batch: int | None) -> tuple[GrowthKind, float]:
+    """What is divided by grows by the same in every layer: χ - 1 is p/(l + l₀)."""
+    powers = 1 / np.diff(1 / (chi - 1))
+    if np.allclose(powers, powers[0], rtol=1e-9):
+        return GrowthKind.POWER, powers[0]
+    # In a batch cotangents come to hang on one another; far from the end p is what the branch
+    # alone does to a gradient.
+    layer = compose(net).layer
+    branch = rewritten(layer, lambda k: _Branch(k.branch, k.scale) if isinstance(k, Skip) else k)
+    if not layer.couples_inputs or not isinstance(layer, Sequence | Skip):
+        return _UNKNOWN
+    alone = predict(replace(net, layer=branch, block="plain", norm=None), batch=batch)
+    return GrowthKind.POWER, float(np.asarray(alone.chi)[1])
+
+
+@dataclass(frozen=True)
+class _Branch(Skip):
+    """A skip connection without the skip."""
+
+    def covariance(self, gauss, state, numbers):
+        branch = self.branch.covariance(gauss, state, numbers)
+        return branch if self.scale is None else branch.scaled(numbers[self.scale] ** 2)
 
 
 _WEIGHT_VARS = np.geomspace(1e-6, 1e6, 97)

@@ -126,6 +126,12 @@ def test_batches():
         np.exp(finite.gradient_rate), theory.batch_norm_rate("relu", batch=64), rtol=1e-12
     )
     assert np.isnan(theory.growth_law(relu, batch=3).gradient_rate)
+    deep = net("relu", norm="batch_norm", block="residual", depth=3000)
+    path = theory.predict(deep, batch=5)
+    doubled = path.log_gradient[200] - path.log_gradient[401]
+    law = theory.growth_law(deep, batch=5)
+    np.testing.assert_allclose(law.gradient_rate, theory.batch_norm_rate("relu", batch=5))
+    np.testing.assert_allclose(doubled / np.log(2), law.gradient_rate, rtol=0.01)
 
 
 def test_the_law_of_a_layer_of_ones_own_is_what_its_trajectory_does():
