@@ -1,6 +1,7 @@
 """Who may import whom: the layers of the package, read from its syntax trees."""
 
 import ast
+import collections
 import pathlib
 import subprocess
 import sys
@@ -143,3 +144,12 @@ def test_importing_sigprop_changes_no_jax_setting():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# A study and the plots of it share their question's name.
+ALIKE = {"__init__.py", "blocks.py", "jacobian_spectrum.py"}
+
+
+def test_no_file_name_stands_twice():
+    names = collections.Counter(path.name for path in PACKAGE.rglob("*.py"))
+    assert {name for name, times in names.items() if times > 1} <= ALIKE

@@ -3,10 +3,10 @@
 Nothing here needs a sigprop network.
 """
 
+from sigprop.gradients.check_report import CheckStatus, GradientReport, Verdict
 from sigprop.gradients.checking import check
 from sigprop.gradients.finite_ntk import empirical_ntk
 from sigprop.gradients.norms_by_layer import LayerNorms, layer_norms, log_square_norms
-from sigprop.gradients.report import CheckStatus, GradientReport, Verdict
 
 __all__ = [
     "CheckStatus",

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Array, Key, UInt32
 
 from sigprop._checks import check_finite, check_non_negative, check_whole_number
+from sigprop.gradients.check_report import CheckStatus, GradientReport, Row
 from sigprop.gradients.comparing import compare, product, rounding_of
 from sigprop.gradients.directions import Line, along_gradient, entry_lines, random_line, through_all
 from sigprop.gradients.objective import first_line
 from sigprop.gradients.points import Point, elsewhere, has_zeros, opened
 from sigprop.gradients.promotion import DOUBLE
-from sigprop.gradients.report import CheckStatus, GradientReport, Row
 from sigprop.gradients.target import Target, target
 
 __all__ = ["check"]

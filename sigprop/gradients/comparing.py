@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from sigprop.gradients import differences
+from sigprop.gradients.check_report import CheckStatus, Row
 from sigprop.gradients.differences import Slope, Values
 from sigprop.gradients.directions import Line
 from sigprop.gradients.points import Point
-from sigprop.gradients.report import CheckStatus, Row
 from sigprop.gradients.target import Target
 
 __all__ = ["RESOLVED", "compare", "product", "rounding_of"]

@@ -4,7 +4,6 @@ Nothing here needs a sigprop network.
 """
 
 from sigprop._blas_threads import one_blas_thread
-from sigprop.jacobian.dense import jacobian_matrix, singular_values
 from sigprop.jacobian.extremes import (
     ExtremeSingularValues,
     ExtremeStatus,
@@ -29,6 +28,7 @@ from sigprop.jacobian.spans import (
     spectra,
 )
 from sigprop.jacobian.trace_moments import Moments, moments
+from sigprop.jacobian.whole_jacobian import jacobian_matrix, singular_values
 
 __all__ = [
     "Dense",

@@ -8,7 +8,7 @@ from typing import Any
 import jax.extend.core
 import numpy as np
 
-from sigprop.limit import moments
+from sigprop.limit import second_moments
 from sigprop.limit.atoms import Atom, Form
 from sigprop.limit.axes import Part, wide_axes
 from sigprop.limit.constants import evaluated
@@ -143,7 +143,7 @@ class Interpreter:
         summed = equation.params["axes"]
         if not isinstance(value, Signal) or set(summed) != set(wide_axes(value.axes)):
             raise NotClosed("reduce_max over some of the units, or over places")
-        size = np.sqrt(moments.variance(value)) * self._largest
+        size = np.sqrt(second_moments.variance(value)) * self._largest
         return Const(size.reshape(equation.outvars[0].aval.shape))
 
     def _branch(self, equation: Any, given: Sequence[Any]) -> Sequence[Any]:

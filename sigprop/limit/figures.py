@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop._precision import exact_float64
-from sigprop.limit import moments
+from sigprop.limit import second_moments
 from sigprop.limit.axes import labelled, units
 from sigprop.limit.elementwise import as_signal
 from sigprop.limit.exact import Interpreter, Later
+from sigprop.limit.interpreting import Reading
 from sigprop.limit.population import Drawing, Population
-from sigprop.limit.reading import Reading
 from sigprop.limit.recognised import learn
 from sigprop.limit.refusals import NotClosed
 from sigprop.limit.sampling import Sampler
@@ -73,7 +73,7 @@ def exact_figures(reading: Reading) -> list[Figures]:
             for z, g, m in zip(out[:count], gradients, both.multiplies)
         ]
     finally:
-        moments.forget()
+        second_moments.forget()
 
 
 def _as_signal(z: Const, g: Any) -> Signal:
@@ -89,7 +89,7 @@ def _figures(z: Any, g: Any, share: float) -> Figures:
     try:
         if isinstance(z, Const):
             z = _as_signal(z, g)
-        second, lack = moments.variance(z), moments.lacking(z, z)
+        second, lack = second_moments.variance(z), second_moments.lacking(z, z)
     except NotClosed as reason:
         lost = Unknown("second moment", str(reason))
         return Figures(reason=lost, gradient_reason=lost)
@@ -104,7 +104,7 @@ def _figures(z: Any, g: Any, share: float) -> Figures:
             return Figures(**found, gradient_reason=reason)
         return Figures(**found, gradient=np.zeros((z.places, z.places)))
     try:
-        return Figures(**found, gradient=moments.covariance(g, g))
+        return Figures(**found, gradient=second_moments.covariance(g, g))
     except NotClosed as reason:
         return Figures(**found, gradient_reason=Unknown("gradient", str(reason)))
 

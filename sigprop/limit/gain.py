@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from sigprop.limit.figures import exact_figures
-from sigprop.limit.reading import Reading, read
+from sigprop.limit.interpreting import Reading, read
 from sigprop.limit.weights import Laws
 
 __all__ = ["CriticalGain", "critical_gain"]

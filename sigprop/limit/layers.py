@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sigprop._precision import exact_float64
-from sigprop.limit import moments
+from sigprop.limit import second_moments
 from sigprop.limit.atoms import Atom, Form
 from sigprop.limit.axes import labelled
 from sigprop.limit.exact import Interpreter
@@ -83,7 +83,7 @@ def layer_covariance(
     try:
         one, other = (_moments(Interpreter(arrays, {}, size), program, given) for size in _LARGEST)
     finally:
-        moments.forget()
+        second_moments.forget()
     for a, b in zip(one, other):
         if not np.allclose(a, b, rtol=1e-9, atol=1e-12 * one[0].max(initial=0)):
             raise ValueError("the layer does not close exactly: it hangs on its largest unit")
@@ -96,4 +96,4 @@ def _moments(engine: Interpreter, program: Any, given: list) -> tuple[np.ndarray
         raise ValueError(f"the layer does not close exactly: {found}")
     if not isinstance(found, Signal):
         raise ValueError("the layer does not close exactly: its output is a known array")
-    return moments.variance(found), moments.lacking(found, found)
+    return second_moments.variance(found), second_moments.lacking(found, found)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sigprop.limit import moments
+from sigprop.limit import second_moments
 from sigprop.limit.atoms import Atom, Form
 from sigprop.limit.axes import Axes
 from sigprop.limit.refusals import NotClosed
@@ -52,13 +52,13 @@ class Operand:
 
     def variance(self) -> np.ndarray:
         """Σ E[x²] over what is summed."""
-        found = np.append(moments.variance(self.signal), 0.0)[self.index].sum(1)
+        found = np.append(second_moments.variance(self.signal), 0.0)[self.index].sum(1)
         return np.repeat(self.units * found, self.spread)
 
     def lacking(self, other: "Operand") -> np.ndarray:
         """What places out of two operands lack."""
-        field_ = moments.lacking(self.signal, other.signal)
-        v, w = moments.variance(self.signal), moments.variance(other.signal)
+        field_ = second_moments.lacking(self.signal, other.signal)
+        v, w = second_moments.variance(self.signal), second_moments.variance(other.signal)
         full = np.block([[field_, v[:, None] / 2], [w[None] / 2, np.zeros((1, 1))]])
         pairs = [full[i[:, None], j] for i, j in zip(self.index.T, other.index.T)]
         lack = self.units * np.sum(pairs, axis=0)
@@ -106,7 +106,7 @@ class Multiplier:
         gaussian = of_form(axes, form)
         found = self._met_transposed(weight, contracted, operand, gaussian, conv)
         if found is not gaussian:
-            whole, part = moments.variance(found), form.moments[0]
+            whole, part = second_moments.variance(found), form.moments[0]
             share = float(np.max(1 - part / np.where(whole > 0, whole, 1.0), initial=0.0))
             self.shares[weight.leaf] = max(self.shares.get(weight.leaf, 0.0), share)
         return found
@@ -144,7 +144,7 @@ class Multiplier:
         for (leaf, ranges, axes, _), other in list(self._used.items()):
             if leaf != weight.leaf or ranges != weight.ranges or axes & contracted:
                 continue
-            slope = moments.slope_by(operand.signal, (other.atom, ()))
+            slope = second_moments.slope_by(operand.signal, (other.atom, ()))
             if slope is None:
                 continue
             if conv or operand.index.shape[1] > 1 or np.any(operand.index < 0):

@@ -10,7 +10,7 @@ import numpy as np
 
 from sigprop._checks import check_one_of, check_whole_number
 from sigprop.limit.figures import Figures, exact_figures, sampled_figures
-from sigprop.limit.reading import Reading, read
+from sigprop.limit.interpreting import Reading, read
 from sigprop.limit.record import Place, Prediction
 from sigprop.limit.refusals import Refusal, Refused
 from sigprop.limit.signals import Unknown

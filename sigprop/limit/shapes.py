@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop._precision import exact_float64
-from sigprop.limit import moments
+from sigprop.limit import second_moments
 from sigprop.limit.atoms import Form
 from sigprop.limit.axes import (
     Axes,
@@ -290,7 +290,7 @@ def _reduce_sum(equation, given):
             raise NotClosed("reduce_sum over some of the units")
         if units(value.axes) < FEWEST_UNITS:
             raise NotClosed(f"sum over {units(value.axes)} units, too few for its limit")
-        total = units(value.axes) * moments.mean(value)[rows].sum(0)
+        total = units(value.axes) * second_moments.mean(value)[rows].sum(0)
         return Const(total.reshape(sizes(kept)))
     matrix = np.zeros((places(kept), value.places))
     for row in rows:

@@ -2,7 +2,10 @@
 
 from sigprop.program.evaluation import Places, Steps, evaluate, places
 from sigprop.program.flow import Flow, Origin, Site, flow_of
-from sigprop.program.measuring import (
+from sigprop.program.nodes import Atom, Graph, Node, Program, aval_of, graph_of, is_floating
+from sigprop.program.sameness import same_program_key
+from sigprop.program.trail import Trail, trail_of
+from sigprop.program.watching import (
     Measured,
     Note,
     Pass,
@@ -13,9 +16,6 @@ from sigprop.program.measuring import (
     measured,
     size,
 )
-from sigprop.program.nodes import Atom, Graph, Node, Program, aval_of, graph_of, is_floating
-from sigprop.program.sameness import same_program_key
-from sigprop.program.trail import Trail, trail_of
 from sigprop.program.ways import Line, Place, depth_loops, places_in_order, timelines
 
 __all__ = [

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sigprop.program.axes import axes_of, cut_of, reshaped
+from sigprop.program.contracted_axes import axes_of, cut_of, reshaped
 from sigprop.program.nodes import Atom, Graph, Node, Program, is_floating, rule_name
 
 __all__ = ["Flow", "Origin", "Site", "flow_of"]

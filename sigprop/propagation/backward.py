@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from sigprop.kinds import Mix
 from sigprop.propagation.draws import Draws
 from sigprop.propagation.forward import WayBack
-from sigprop.propagation.layers import flat
+from sigprop.propagation.one_layer import flat
 from sigprop.propagation.plan import Plan
 from sigprop.propagation.scaled import LogSum, Products, log_norms, log_weighted_sum, products
 

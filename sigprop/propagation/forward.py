@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sigprop.networks.initialisers import mask_key
 from sigprop.propagation.draws import Draws
-from sigprop.propagation.layers import Act, act, act_and_pull
+from sigprop.propagation.one_layer import Act, act, act_and_pull
 from sigprop.propagation.plan import Plan
 from sigprop.propagation.scaled import LogSum, Products, log_norms
 

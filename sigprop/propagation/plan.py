@@ -7,7 +7,7 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from sigprop.kinds import Composition, Kind, Mix, Shape
-from sigprop.propagation.layers import stored_bytes
+from sigprop.propagation.one_layer import stored_bytes
 from sigprop.propagation.slopes import keeping_slopes
 
 __all__ = ["Drawing", "Plan", "make_plan"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sigprop.sweeps import export, inspection, merging
-from sigprop.sweeps.reading import open_store
 from sigprop.sweeps.store import Store
+from sigprop.sweeps.stored_datasets import open_store
 
 __all__ = ["main"]
 

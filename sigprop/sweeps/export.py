@@ -11,8 +11,8 @@ from typing import Any
 import xarray as xr
 
 from sigprop.sweeps.layout import DONE
-from sigprop.sweeps.reading import open_store
 from sigprop.sweeps.store import Store
+from sigprop.sweeps.stored_datasets import open_store
 
 __all__ = ["to_csv", "to_netcdf"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from sigprop.sweeps.layout import DONE, ZarrArray
-from sigprop.sweeps.plan import Plan
+from sigprop.sweeps.store_plan import Plan
 from sigprop.sweeps.work import Outcome
 
 __all__ = ["InMemory"]

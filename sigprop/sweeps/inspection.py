@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sigprop.sweeps import blocks, files
+from sigprop.sweeps import whole_files, zarr_regions
 from sigprop.sweeps.layout import DONE, metadata_files
-from sigprop.sweeps.plan import Plan
 from sigprop.sweeps.store import Store
+from sigprop.sweeps.store_plan import Plan
 
 __all__ = ["Damage", "Failure", "damages", "failures", "missing"]
 
@@ -37,13 +37,13 @@ def damages(store: Store, plan: Plan) -> Iterator[Damage]:
     seen = set()
     for index in range(len(plan.tiling)):
         mask = plan.arrays[DONE]
-        key = mask.key(blocks.place(plan, mask, index))
+        key = mask.key(zarr_regions.place(plan, mask, index))
         if not (store.path / key).exists():
             if store.complete and not plan.refined:
                 yield Damage(key, "missing", index)
             continue
         for array in plan.arrays.values():
-            key = array.key(blocks.place(plan, array, index))
+            key = array.key(zarr_regions.place(plan, array, index))
             reason = None if key in seen else _reason(store, plan, array, key, index)
             seen.add(key)
             if reason:
@@ -54,7 +54,7 @@ def _reason(store: Store, plan: Plan, array, key: str, index: int) -> str | None
     try:
         array.decode((store.path / key).read_bytes())
     except FileNotFoundError:
-        owner = any(i for dim, i in blocks.at(plan, index).items() if dim not in array.dims)
+        owner = any(i for dim, i in zarr_regions.at(plan, index).items() if dim not in array.dims)
         return None if owner and not plan.refined else "missing"
     except (OSError, ValueError) as error:
         return str(error)
@@ -62,7 +62,7 @@ def _reason(store: Store, plan: Plan, array, key: str, index: int) -> str | None
 
 
 def _damaged_books(store: Store, plan: Plan) -> Iterator[Damage]:
-    told = files.read_json(store.path / ".zattrs") or {}
+    told = whole_files.read_json(store.path / ".zattrs") or {}
     arrays = list(plan.arrays.values()), list(plan.coordinates.values())
     settled = told.get("status") == "complete" and not plan.refined
     attrs = {**plan.attrs, "status": told.get("status")}
@@ -85,6 +85,6 @@ def missing(store: Store, plan: Plan) -> list[int]:
 
 def failures(store: Store) -> list[Failure]:
     """Chunks that raised when they were last tried, in order."""
-    notes = [files.read_json(path) for path in (store.books / "failures").glob("*.json")]
+    notes = [whole_files.read_json(path) for path in (store.books / "failures").glob("*.json")]
     found = [Failure(note["index"], note["where"], note["error"]) for note in notes if note]
     return sorted(found, key=lambda failure: failure.index)

@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sigprop.sweeps import blocks, files, inspection
+from sigprop.sweeps import inspection, whole_files, zarr_regions
 from sigprop.sweeps.folders import made_for
 from sigprop.sweeps.identity import differences
 from sigprop.sweeps.layout import DONE
-from sigprop.sweeps.plan import Plan
 from sigprop.sweeps.store import Store
+from sigprop.sweeps.store_plan import Plan
 
 __all__ = ["merge"]
 
@@ -64,15 +64,15 @@ def _copy(target: Store, source: Store, plan: Plan) -> None:
     for index in inspection.missing(target, plan):
         if index in there:
             continue
-        keys = [a.key(blocks.place(plan, a, index)) for a in plan.arrays.values()]
+        keys = [a.key(zarr_regions.place(plan, a, index)) for a in plan.arrays.values()]
         data = {key: (source.path / key) for key in keys if (source.path / key).exists()}
-        mark = plan.arrays[DONE].key(blocks.place(plan, plan.arrays[DONE], index))
+        mark = plan.arrays[DONE].key(zarr_regions.place(plan, plan.arrays[DONE], index))
         whole = {target.path / key: path.read_bytes() for key, path in data.items()}
         last = {target.path / mark: whole.pop(target.path / mark)}
-        files.write_all(whole, target.scratch)
-        files.write_all(last, target.scratch)
+        whole_files.write_all(whole, target.scratch)
+        whole_files.write_all(last, target.scratch)
     notes = {p.name: p.read_bytes() for p in (source.books / "runs").glob("*.json")}
     if notes:
         (target.books / "runs").mkdir(exist_ok=True)
         known = {target.books / "runs" / name: note for name, note in notes.items()}
-        files.write_all({p: n for p, n in known.items() if json.loads(n)}, target.scratch)
+        whole_files.write_all({p: n for p, n in known.items() if json.loads(n)}, target.scratch)

@@ -3,11 +3,11 @@
 import numpy as np
 import xarray as xr
 
-from sigprop.sweeps import loop
+from sigprop.sweeps import chunk_loop
 from sigprop.sweeps.engines import Engine
 from sigprop.sweeps.layout import DONE
-from sigprop.sweeps.plan import Plan
 from sigprop.sweeps.refinement import Lattice, classes, next_pieces
+from sigprop.sweeps.store_plan import Plan
 from sigprop.sweeps.study import Study
 from sigprop.sweeps.tiling import Chunk
 from sigprop.sweeps.work import Outcome
@@ -19,11 +19,11 @@ def refined(
     study: Study,
     plan: Plan,
     engine: Engine,
-    sink: loop.Sink,
+    sink: chunk_loop.Sink,
     *,
     there: xr.Dataset | None = None,
     progress: bool = True,
-) -> loop.Failed:
+) -> chunk_loop.Failed:
     """Compute what is wanted, round after round; gives the chunks that raised twice, and stops.
 
     ``there`` is what a store holds already, of a run that was stopped.
@@ -39,7 +39,7 @@ def refined(
         number += 1
         label = f"{study.name}, round {number}"
         todo = list(next_pieces(tiling, lattices))
-        failed = loop.computed(study, engine, learning, todo, label=label, progress=progress)
+        failed = chunk_loop.computed(study, engine, learning, todo, label=label, progress=progress)
         if failed:
             return failed
         unsettled = sum(lattice.split() for lattice in lattices.values()) > 0
@@ -49,7 +49,7 @@ def refined(
 class _Learning:
     """A sink that looks at the answers on their way to another."""
 
-    def __init__(self, study: Study, sink: loop.Sink, lattices: dict[int, Lattice]):
+    def __init__(self, study: Study, sink: chunk_loop.Sink, lattices: dict[int, Lattice]):
         self.study, self.sink, self.lattices = study, sink, lattices
 
     def write(self, outcome: Outcome) -> None:

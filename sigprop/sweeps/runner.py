@@ -10,15 +10,24 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sigprop.sweeps import engines, folders, inspection, layout, loop, provenance, sizing, threads
+from sigprop.sweeps import (
+    chunk_loop,
+    engines,
+    folders,
+    inspection,
+    layout,
+    provenance,
+    sizing,
+    threads,
+)
 from sigprop.sweeps.grid import Grid, checked_grid
 from sigprop.sweeps.identity import identity_of
 from sigprop.sweeps.in_memory import InMemory
-from sigprop.sweeps.plan import Plan, planned
-from sigprop.sweeps.reading import open_store
-from sigprop.sweeps.record import Record, described
 from sigprop.sweeps.refining import refined
+from sigprop.sweeps.run_record import Record, described
 from sigprop.sweeps.store import Shard, Store
+from sigprop.sweeps.store_plan import Plan, planned
+from sigprop.sweeps.stored_datasets import open_store
 from sigprop.sweeps.study import Study
 from sigprop.sweeps.tiling import Chunk, tiled
 from sigprop.sweeps.work import Outcome
@@ -147,7 +156,7 @@ def _sized(
         return sizing.Sized(tiled(grid, cells, study.cell_multiple))
     sized = engine.once(sizing.sized, study, grid, budget)
     if sized.note:
-        loop.say(sized.note)
+        chunk_loop.say(sized.note)
     return sized
 
 
@@ -167,7 +176,9 @@ def _unstored(
         failed = refined(study, plan, engine, target, progress=progress)
     else:
         todo = _pieces(plan, range(len(plan.tiling)))
-        failed = loop.computed(study, engine, target, todo, first=sized.first, progress=progress)
+        failed = chunk_loop.computed(
+            study, engine, target, todo, first=sized.first, progress=progress
+        )
     _raise_for(failed, plan, target.written, "give a store to keep the others")
     return target.dataset(_coordinates(study, plan))
 
@@ -228,7 +239,7 @@ def _work(
             there = int(before.attrs["cells_done"])
             failed = refined(study, plan, engine, record, there=before, progress=progress)
         else:
-            failed = loop.computed(
+            failed = chunk_loop.computed(
                 study, engine, record, todo, first=first, there=there, progress=progress
             )
         again = f"the others are kept in {place.path}; run the same command to try again"
@@ -245,13 +256,13 @@ def _tell_of_other_code(place: Store, plan: Plan) -> None:
     now = {"git_commit": provenance.git_commit(), "package_versions": provenance.package_versions()}
     changed = [name.replace("_", " ") for name, value in now.items() if plan.attrs[name] != value]
     if changed:
-        loop.say(
+        chunk_loop.say(
             f"store {place.path} was begun with another {' and other '.join(changed)}: chunks "
             "computed now may differ from those before in more than they should"
         )
 
 
-def _raise_for(failed: loop.Failed, plan: Plan, kept: int, advice: str) -> None:
+def _raise_for(failed: chunk_loop.Failed, plan: Plan, kept: int, advice: str) -> None:
     """Raise if chunks failed: what they raised where nothing else is there."""
     if not failed:
         return
@@ -260,7 +271,7 @@ def _raise_for(failed: loop.Failed, plan: Plan, kept: int, advice: str) -> None:
         raise error
     where = "; ".join(described(plan, outcome.chunk) for outcome in failed[:5])
     more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
-    raise loop.SweepIncompleteError(
+    raise chunk_loop.SweepIncompleteError(
         f"{len(failed)} of {len(plan.tiling)} chunks raised twice and are missing "
         f"({type(error).__name__}: {error}): {where}{more}; {advice}"
     )
@@ -272,7 +283,9 @@ def _mend(place: Store, plan: Plan, study: Study) -> None:
     boxes = sorted({damage.index for damage in found if damage.index is not None})
     for index in boxes:
         where = plan.tiling.described(index)
-        loop.say(f"store {place.path}: chunk {index} ({where}) is damaged; it is computed again")
+        chunk_loop.say(
+            f"store {place.path}: chunk {index} ({where}) is damaged; it is computed again"
+        )
     if found:
         place.reopen(plan, boxes)
         place.write_template(plan, _coordinates(study, plan))

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from sigprop.sweeps import blocks, files
+from sigprop.sweeps import whole_files, zarr_regions
 from sigprop.sweeps.identity import differences
 from sigprop.sweeps.layout import DONE, ZarrArray, metadata_files
-from sigprop.sweeps.plan import Plan
+from sigprop.sweeps.store_plan import Plan
 from sigprop.sweeps.tiling import Chunk
 
 __all__ = ["Shard", "Store"]
@@ -94,7 +94,7 @@ class Store:
         ValueError
             If it is no sweep's, or cannot be read.
         """
-        told = files.read_json(self.books / "plan.json")
+        told = whole_files.read_json(self.books / "plan.json")
         if told is None:
             raise ValueError(f"store {self.path} is not a sweep's, or its plan is damaged")
         try:
@@ -114,7 +114,7 @@ class Store:
             self._refuse_begun_in_first_format()
             return False
         if self.of_first_format:
-            there = dict(files.read_json(self.path / _FIRST_FORMAT_MARK)["identity"])
+            there = dict(whole_files.read_json(self.path / _FIRST_FORMAT_MARK)["identity"])
             there.pop("schema", None)
         elif self.books.exists():
             there = self.plan().identity
@@ -147,11 +147,11 @@ class Store:
         try:
             new.books.mkdir(parents=True)
             new.write_template(plan, coordinates)
-            files.write_json(new.books / "plan.json", plan.as_json(), new.scratch)
+            whole_files.write_json(new.books / "plan.json", plan.as_json(), new.scratch)
             with contextlib.suppress(FileExistsError, NotADirectoryError), self.one_line_errors():
                 if not self.path.exists():
                     new.path.rename(self.path)
-            files.sync_folders({self.path.parent})
+            whole_files.sync_folders({self.path.parent})
         finally:
             shutil.rmtree(new.path, ignore_errors=True)
 
@@ -181,7 +181,7 @@ class Store:
             for name in part:
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
             if part:
-                files.write_all({self.path / n: d for n, d in part.items()}, self.scratch)
+                whole_files.write_all({self.path / n: d for n, d in part.items()}, self.scratch)
 
     @contextlib.contextmanager
     def claimed(self, shard: Shard | None = None) -> Iterator[None]:
@@ -194,9 +194,11 @@ class Store:
         """
         name = "lock" if shard is None else f"lock-{shard.number % shard.count}-of-{shard.count}"
         with contextlib.ExitStack() as held, self.one_line_errors():
-            free = held.enter_context(files.locked(self.books / "lock", shared=shard is not None))
+            free = held.enter_context(
+                whole_files.locked(self.books / "lock", shared=shard is not None)
+            )
             if free and shard is not None:
-                free = held.enter_context(files.locked(self.books / name))
+                free = held.enter_context(whole_files.locked(self.books / name))
             if not free:
                 raise ValueError(f"store {self.path} is being written by another process")
             if shard is None:
@@ -205,7 +207,7 @@ class Store:
 
     def in_use(self) -> bool:
         """Whether some process holds the store for writing."""
-        with files.locked(self.books / "lock") as free:
+        with whole_files.locked(self.books / "lock") as free:
             return not free
 
     @contextlib.contextmanager
@@ -216,7 +218,7 @@ class Store:
         except FileExistsError:
             raise
         except OSError as error:
-            if error.errno in files.NO_ROOM:
+            if error.errno in whole_files.NO_ROOM:
                 raise ValueError(
                     f"store {self.path} cannot grow: {error.strerror}; what is finished is kept, "
                     "run the same command again when there is room"
@@ -228,7 +230,7 @@ class Store:
     def mask(self, plan: Plan, index: int) -> np.ndarray:
         """Which cells of box ``index`` are there; a damaged mask promises nothing."""
         mask = plan.arrays[DONE]
-        data = _bytes(self.path / mask.key(blocks.place(plan, mask, index)))
+        data = _bytes(self.path / mask.key(zarr_regions.place(plan, mask, index)))
         try:
             whole = mask.empty_chunk() if data is None else mask.decode(data)
         except ValueError:
@@ -251,14 +253,16 @@ class Store:
             data = {}
             for name, array in plan.arrays.items():
                 values = found[inside] if name == DONE else answers[name][rows]
-                key = array.key(blocks.place(plan, array, index))
+                key = array.key(zarr_regions.place(plan, array, index))
                 old = self.read_block(array, key) if plan.refined else array.empty_chunk()
-                if blocks.fill(plan, array, index, old, inside, values):
+                if zarr_regions.fill(plan, array, index, old, inside, values):
                     data[self.path / key] = array.encode(old)
-            mark = self.path / plan.arrays[DONE].key(blocks.place(plan, plan.arrays[DONE], index))
+            mark = self.path / plan.arrays[DONE].key(
+                zarr_regions.place(plan, plan.arrays[DONE], index)
+            )
             last = {mark: data.pop(mark)}
-            files.write_all({**data, **notes}, self.scratch)
-            files.write_all(last, self.scratch)
+            whole_files.write_all({**data, **notes}, self.scratch)
+            whole_files.write_all(last, self.scratch)
 
     def read_block(self, array: ZarrArray, key: str) -> np.ndarray:
         """A chunk file of ``array``; blank where it is absent or damaged."""
@@ -270,7 +274,7 @@ class Store:
 
     def finish(self, plan: Plan) -> None:
         """Say that all is there: settle the metadata, then set the last mark."""
-        notes = [files.read_json(path) or {} for path in (self.books / "runs").glob("*.json")]
+        notes = [whole_files.read_json(path) or {} for path in (self.books / "runs").glob("*.json")]
         seconds = float(sum(note.get("seconds", 0.0) for note in notes))
         masks = (self.mask(plan, index) for index in range(len(plan.tiling)))
         told = {
@@ -280,15 +284,15 @@ class Store:
         }
         self.write_metadata(plan, told, settled=not plan.refined)
         mark = {"identity": plan.identity, **told}
-        files.write_json(self.books / "complete.json", mark, self.scratch)
+        whole_files.write_json(self.books / "complete.json", mark, self.scratch)
 
     def reopen(self, plan: Plan, damaged: list[int]) -> None:
         """Take back the marks of ``damaged`` boxes, so that they are computed again."""
         mask = plan.arrays[DONE]
         (self.books / "complete.json").unlink(missing_ok=True)
         for index in damaged:
-            (self.path / mask.key(blocks.place(plan, mask, index))).unlink(missing_ok=True)
-        files.sync_folders({self.books, self.path / DONE})
+            (self.path / mask.key(zarr_regions.place(plan, mask, index))).unlink(missing_ok=True)
+        whole_files.sync_folders({self.books, self.path / DONE})
         self.write_metadata(plan, {})
 
 

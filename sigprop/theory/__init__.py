@@ -2,7 +2,7 @@
 
 from sigprop.gaussian.unresolved import UnresolvedWarning
 from sigprop.theory.all_fixed_points import fixed_points
-from sigprop.theory.batch_norm import batch_norm_rate
+from sigprop.theory.batch_norm_growth import batch_norm_rate
 from sigprop.theory.critical import CriticalPoint, critical_points, critical_weight_var
 from sigprop.theory.critical_lines import (
     LINE_POINTS,

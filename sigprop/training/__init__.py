@@ -1,9 +1,9 @@
 """Training: data, objectives, optimisers, and the loop, over a grid of configurations at once."""
 
 from sigprop.training.data import Data, Splits, classification, regression, split, standardised
-from sigprop.training.files import load
-from sigprop.training.grid import train_grid
+from sigprop.training.image_files import load
 from sigprop.training.loop import Training, train
+from sigprop.training.many_runs import train_grid
 from sigprop.training.objectives import accuracy, cross_entropy, l2_penalty, mean_squared_error
 from sigprop.training.optimisers import OPTIMISERS, Optimiser
 from sigprop.training.readings import Readings

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigprop.limit.reading import read
+from sigprop.limit.interpreting import read
 
 
 def measured(model, inputs, *, apply=None, loss=None, laws=None, seeds=200, key=0):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from sigprop import limit
 from sigprop.limit.figures import exact_figures, sampled_figures
-from sigprop.limit.reading import read
+from sigprop.limit.interpreting import read
 from tests.limit.networks import measured
 from tests.limit.test_predicting import CASES, N, normal, stack, two_inputs
 

@@ -54,9 +54,9 @@ def test_a_disk_that_fills_on_the_way_keeps_what_is_finished(toy, tmp_path, monk
             raise OSError(28, os.strerror(28))
         return write(path, data)
 
-    files = sys.modules["sigprop.sweeps.files"]
-    write = files._write
-    monkeypatch.setattr(files, "_write", fills_up)
+    whole_files = sys.modules["sigprop.sweeps.whole_files"]
+    write = whole_files._write
+    monkeypatch.setattr(whole_files, "_write", fills_up)
     told = r"toy\.zarr cannot grow: No space left on device; what is finished is kept"
     with pytest.raises(ValueError, match=told):
         run(toy, store)

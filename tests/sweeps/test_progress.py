@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sigprop import sweeps
-from sigprop.sweeps import progress
+from sigprop.sweeps import bars
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[2]
 class Clock:
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(progress.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(bars.time, "perf_counter", lambda: self.now)
 
 
 def test_lines_say_rate_time_left_and_failures(monkeypatch, capfd):
     clock = Clock(monkeypatch)
-    with progress.shown("a_toy", 8, 2, spent=4.0) as show:
+    with bars.shown("a_toy", 8, 2, spent=4.0) as show:
         clock.now += 1
         show.chunk(10, 5.0, left=5, failed=0)  # five seconds, of which four before
         clock.now += 5
@@ -50,7 +50,7 @@ def test_a_sweep_of_one_chunk_is_one_line(toy, capfd):
 
 
 def test_what_failed_once_is_tried_again_and_counted(toy, capfd, monkeypatch):
-    monkeypatch.setattr(progress, "_SECONDS_A_LINE", 0.0)
+    monkeypatch.setattr(bars, "_SECONDS_A_LINE", 0.0)
 
     class Breaks(toy["ToyStudy"]):
         def compute(self, static, cells):

@@ -114,15 +114,15 @@ def assert_same_where_done(part, whole):
 
 def test_a_kill_before_the_last_mark_is_mended(toy, tmp_path, monkeypatch):
     store = tmp_path / "toy.zarr"
-    files = sys.modules["sigprop.sweeps.files"]
-    write_json = files.write_json
+    whole_files = sys.modules["sigprop.sweeps.whole_files"]
+    write_json = whole_files.write_json
 
     def dies(path, value, scratch):
         if path.name == "complete.json":
             raise KeyboardInterrupt
         return write_json(path, value, scratch)
 
-    monkeypatch.setattr(files, "write_json", dies)
+    monkeypatch.setattr(whole_files, "write_json", dies)
     with pytest.raises(KeyboardInterrupt):
         run(toy, store)
     monkeypatch.undo()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sigprop import training
-from sigprop.training import files
+from sigprop.training import image_files
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 28, 28), np.uint8)
@@ -47,7 +47,7 @@ def test_mnist_files_are_read_as_they_were_written(mnist):
 def test_every_idx_type_is_read(tmp_path, code, dtype):
     values = RNG.integers(-100, 100, (3, 2, 2)).astype(dtype)
     (tmp_path / "some").write_bytes(idx(values, code))
-    np.testing.assert_array_equal(files.read_idx(tmp_path / "some"), values)
+    np.testing.assert_array_equal(image_files.read_idx(tmp_path / "some"), values)
 
 
 def test_cifar_batches_are_read_as_they_were_written(tmp_path):

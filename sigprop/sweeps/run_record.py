@@ -5,9 +5,9 @@ import socket
 import uuid
 from pathlib import Path
 
-from sigprop.sweeps import files
-from sigprop.sweeps.plan import Plan
+from sigprop.sweeps import whole_files
 from sigprop.sweeps.store import Store
+from sigprop.sweeps.store_plan import Plan
 from sigprop.sweeps.tiling import Chunk
 from sigprop.sweeps.work import Outcome
 
@@ -27,7 +27,7 @@ class Record:
         """The answers, then their mark; the time so far beside them."""
         self.seconds += outcome.seconds
         self.note.parent.mkdir(exist_ok=True)
-        note = {self.note: files.as_json({"seconds": self.seconds})}
+        note = {self.note: whole_files.as_json({"seconds": self.seconds})}
         self.store.write(self.plan, outcome.chunk, outcome.answers or {}, note)
         self.written += 1
         if outcome.chunk.index >= 0:
@@ -43,7 +43,7 @@ class Record:
         }
         path = self._failure(outcome.chunk)
         path.parent.mkdir(exist_ok=True)
-        files.write_json(path, told, self.store.scratch)
+        whole_files.write_json(path, told, self.store.scratch)
 
     def _failure(self, chunk: Chunk) -> Path:
         return self.store.books / "failures" / f"{chunk.index}.json"

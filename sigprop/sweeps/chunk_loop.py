@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
+from sigprop.sweeps.bars import Shown, shown
 from sigprop.sweeps.engines import Engine
 from sigprop.sweeps.interrupts import stop_requested
-from sigprop.sweeps.progress import Shown, shown
 from sigprop.sweeps.study import Study
 from sigprop.sweeps.tiling import Chunk
 from sigprop.sweeps.work import Outcome

@@ -7,7 +7,7 @@ import numpy as np
 from sigprop.sweeps.layout import ZarrArray
 
 if TYPE_CHECKING:
-    from sigprop.sweeps.plan import Plan
+    from sigprop.sweeps.store_plan import Plan
 
 __all__ = ["at", "fill", "place"]
 

@@ -14,7 +14,7 @@ from sigprop._precision import exact_float64
 from sigprop.limit.model import Opened, opened
 from sigprop.limit.refusals import Refused
 from sigprop.limit.signals import Const, Unknown
-from sigprop.limit.structure import why_not_drawn
+from sigprop.limit.structured_weights import why_not_drawn
 from sigprop.limit.tracing import Joint, joint, multiplies, straight, traced
 from sigprop.limit.weights import Law, Laws, law_of, whole
 
