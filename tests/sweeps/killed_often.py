@@ -38,7 +38,8 @@ class Logged(ToyStudy):
 
 def swept(store, log):
     Logged.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    sweeps.run(Logged(pause=0.001), GRID, store=store, **OPTIONS)
+    # So long that the kills come to an end before the sweep does, however fast the machine.
+    sweeps.run(Logged(pause=0.05), GRID, store=store, **OPTIONS)
 
 
 def killed_after(seconds, store, log):
