@@ -115,11 +115,14 @@ def judge(
         return finding("unread", sentences.share(share, reading), "unread", change=math.nan)
     known = trial_of.held if trial_of is not None else None
     cut, cause, at, held = _cut_off(reading, found, layers, known)
-    if cut and not absurd:
+    bad, unsure = _judged(ways)
+    # What has grown so far that a side branch saturates is not mended where it saturates.
+    large = _absurd(reading, found, _REMARKABLE)
+    grown = absurd or (large and bool(bad) and _worst(bad, layers)[2] > 0)
+    if cut and not grown:
         return finding("vanishing", cut, cause, at, -math.inf)
     if cut:
         return finding("exploding", (*sentences.absurd(reading), *cut), "loss", at, math.inf)
-    bad, unsure = _judged(ways)
     if bad:
         evidence, at, change = _worst(bad, layers)
         change = math.inf if absurd else change
