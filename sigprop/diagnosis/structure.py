@@ -125,6 +125,7 @@ def structure_of(target: Objective, model: Any) -> Structure:
 
 
 def constants_of(graph: Graph) -> tuple[Any, ...]:
+    """The arrays that a program closes over, in the order in which it takes them."""
     return tuple(jnp.asarray(x) for x in graph.constants.values())
 
 

@@ -19,13 +19,13 @@ from sigprop.limit.multiply import Multiplier
 from sigprop.limit.refusals import NotClosed, Refused
 from sigprop.limit.shapes import SHAPES
 from sigprop.limit.signals import Const, Signal, Term, Unknown, of_form
-from sigprop.limit.tracing import CALLS, inner_program
+from sigprop.limit.tracing import inner_program
 from sigprop.limit.weights import Weight
+from sigprop.program.nodes import CALLS, RULES
 
 __all__ = ["Interpreter", "Later"]
 
 _CONTRACTIONS = ("dot_general", "conv_general_dilated")
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 _OVER_UNITS = ("argmax", "argmin", "sort", "top_k", "reduce_max", "reduce_min", "cummax")
 
 
@@ -109,7 +109,7 @@ class Interpreter:
         return equation.primitive.name, tuple(map(id, given)), str(equation.params)
 
     def _one(self, equation: Any, name: str, given: Sequence[Any]) -> Sequence[Any]:
-        if name in CALLS or name in _CUSTOM:
+        if name in CALLS or name in RULES:
             inner = inner_program(equation)
             return self.run(inner.jaxpr, inner.consts, given)
         if all(isinstance(x, Const) for x in given):

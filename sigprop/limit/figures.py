@@ -53,27 +53,32 @@ class Figures:
 def exact_figures(reading: Reading) -> list[Figures]:
     """Of every row, by quadrature."""
     learn()
-    means = {n: law.mean for n, law in enumerate(reading.laws) if law.mean}
+    engine = Interpreter(*_shapes_and_means(reading))
+    rows = _run(engine, reading, [Later(end) for end in reading.joint.ends])
+    try:
+        shares = engine.multiplier.shares
+        return [_figures(z, g, shares.get(m.leaf, 0.0)) for z, g, m in rows]
+    finally:
+        second_moments.forget()
+
+
+def _shapes_and_means(reading: Reading) -> tuple[dict, dict]:
+    """Of the model's arrays, by number; means where there are any."""
     shapes = {n: v.shape for n, v in enumerate(reading.opened.values)}
-    engine = Interpreter(shapes, means)
+    return shapes, {n: law.mean for n, law in enumerate(reading.laws) if law.mean}
+
+
+def _run(engine: Any, reading: Reading, ends: list) -> list[tuple[Any, Any, Any]]:
+    """Every product with its gradient and its multiply; ones come back where a loss has no end."""
     both = reading.joint
     shifts = [Const(np.broadcast_to(0.0, s.shape), written=True) for s in both.shifts]
-    ends = [Later(end) for end in both.ends] or [
-        Const(np.ones(s.shape), written=True) for s in both.cotangents
-    ]
+    ends = ends or [Const(np.ones(s.shape), written=True) for s in both.cotangents]
     given = [*reading.leaves(), *reading.data, *shifts, *ends]
     out = engine.run(both.program.jaxpr, both.program.consts, given)
     count = len(both.multiplies)
     none = Unknown("gradient", both.backward)
     gradients = [none] * count if both.backward else out[count : 2 * count]
-    try:
-        shares = engine.multiplier.shares
-        return [
-            _figures(z, g, shares.get(m.leaf, 0.0))
-            for z, g, m in zip(out[:count], gradients, both.multiplies)
-        ]
-    finally:
-        second_moments.forget()
+    return list(zip(out[:count], gradients, both.multiplies))
 
 
 def _as_signal(z: Const, g: Any) -> Signal:
@@ -118,22 +123,12 @@ def sampled_figures(reading: Reading, samples: int, key: Any) -> list[Figures]:
     both = reading.joint
     widest = max((max(m.output.aval.shape, default=1) for m in both.multiplies), default=1)
     replicas = max(8, -(-samples // widest))
-    means = {n: law.mean for n, law in enumerate(reading.laws) if law.mean}
-    shapes = {n: v.shape for n, v in enumerate(reading.opened.values)}
-    engine = Sampler(Drawing(key, replicas), shapes, means)
-    shifts = [Const(np.broadcast_to(0.0, s.shape), written=True) for s in both.shifts]
-    ends = [functools.partial(_cotangent, engine, end) for end in both.ends] or [
-        Const(np.ones(s.shape), written=True) for s in both.cotangents
-    ]
-    given = [*reading.leaves(), *reading.data, *shifts, *ends]
-    out = engine.run(both.program.jaxpr, both.program.consts, given)
-    count = len(both.multiplies)
-    none = Unknown("gradient", both.backward)
-    gradients = [none] * count if both.backward else out[count : 2 * count]
+    engine = Sampler(Drawing(key, replicas), *_shapes_and_means(reading))
+    ends = [functools.partial(_cotangent, engine, end) for end in both.ends]
+    rows = _run(engine, reading, ends)
     shares, notes = engine.drawing.shares, engine.notes
     return [
-        _of_population(z, g, shares.get(m.leaf, 0.0), notes.get(m.leaf, ""))
-        for z, g, m in zip(out[:count], gradients, both.multiplies)
+        _of_population(z, g, shares.get(m.leaf, 0.0), notes.get(m.leaf, "")) for z, g, m in rows
     ]
 
 

@@ -18,8 +18,9 @@ from sigprop.limit.population import Drawing, Population
 from sigprop.limit.refusals import NotClosed, Refused
 from sigprop.limit.shapes import FEWEST_UNITS, SHAPES
 from sigprop.limit.signals import Const, Unknown
-from sigprop.limit.tracing import CALLS, CUSTOM, bound, inner_program
+from sigprop.limit.tracing import bound, inner_program
 from sigprop.limit.weights import Weight
+from sigprop.program.nodes import CALLS, RULES
 
 __all__ = ["Sampler"]
 
@@ -91,7 +92,7 @@ class Sampler:
             return [Unknown(name, str(reason))] * len(equation.outvars)
 
     def _one(self, equation: Any, name: str, given: Sequence[Any]) -> Sequence[Any]:
-        if name in CALLS or name in CUSTOM:
+        if name in CALLS or name in RULES:
             inner = inner_program(equation)
             return self.run(inner.jaxpr, inner.consts, given)
         if name == "random_bits":

@@ -16,10 +16,9 @@ import jax.numpy as jnp
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from sigprop.limit.refusals import Refused
+from sigprop.program.nodes import CALLS, MULTIPLIES, RULES
 
 __all__ = [
-    "CALLS",
-    "CUSTOM",
     "Joint",
     "Multiply",
     "bound",
@@ -30,9 +29,6 @@ __all__ = [
     "traced",
 ]
 
-CALLS = ("jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call", "custom_lin")
-CUSTOM = ("custom_jvp_call", "custom_vjp_call")
-MULTIPLIES = ("dot_general", "conv_general_dilated")
 _MOST_EQUATIONS = 60_000
 _WEIGHT_KEPT = (
     "transpose", "reshape", "squeeze", "slice", "dynamic_slice", "convert_element_type", "neg",
@@ -72,7 +68,7 @@ _NO_NAMES = jax.extend.core.DebugInfo("jit", "one operation", None, None)
 
 def bound(equation: Any, given: Sequence[Any]) -> Sequence[Any]:
     """What one operation makes of values; JAX knows how each of them is called."""
-    if equation.primitive.name not in CUSTOM:
+    if equation.primitive.name not in RULES:
         found = equation.primitive.bind(*given, **equation.params)
         return found if equation.primitive.multiple_results else [found]
     pairs = zip(equation.invars, given)
@@ -108,7 +104,7 @@ class _Unrolled:
             return self.run(inner.jaxpr, inner.consts, given)
         if name == "scan":
             return self._scan(equation, given)
-        if name in CUSTOM and holds_multiply(equation):
+        if name in RULES and holds_multiply(equation):
             raise Refused(f"{name} with a multiply inside: its own derivative cannot be seen")
         return bound(equation, given)
 

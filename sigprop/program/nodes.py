@@ -15,6 +15,9 @@ import jax.extend.core
 import numpy as np
 
 __all__ = [
+    "CALLS",
+    "MULTIPLIES",
+    "RULES",
     "Atom",
     "Graph",
     "Node",
@@ -26,9 +29,9 @@ __all__ = [
     "rule_name",
 ]
 
-_CALLS = ("jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call", "custom_lin")
-_RULES = ("custom_jvp_call", "custom_vjp_call")
-_MULTIPLIES = ("dot_general", "conv_general_dilated")
+CALLS = ("jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call", "custom_lin")
+RULES = ("custom_jvp_call", "custom_vjp_call")
+MULTIPLIES = ("dot_general", "conv_general_dilated")
 _BODIES = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
 
 
@@ -173,7 +176,7 @@ def rule_name(equation: Any) -> str:
 def _multiplies(jaxpr: Any) -> bool:
     """Whether anything in it is a multiply, however deep."""
     inner = [p for e in jaxpr.eqns for value in e.params.values() for p in _jaxprs(value)]
-    return any(e.primitive.name in _MULTIPLIES for e in jaxpr.eqns) or any(map(_multiplies, inner))
+    return any(e.primitive.name in MULTIPLIES for e in jaxpr.eqns) or any(map(_multiplies, inner))
 
 
 def _jaxprs(value: Any) -> list[Any]:
@@ -224,8 +227,8 @@ class _Reader:
 
     def _is_call(self, equation: Any) -> bool:
         name = equation.primitive.name
-        if name not in _RULES or not self.into_rules:
-            return name in _CALLS
+        if name not in RULES or not self.into_rules:
+            return name in CALLS
         inside = _multiplies(equation.params["call_jaxpr"].jaxpr)
         self.replaced += [rule_name(equation)] if inside else []
         return inside

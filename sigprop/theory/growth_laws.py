@@ -28,7 +28,7 @@ from sigprop.architecture import Architecture
 from sigprop.gaussian import single
 from sigprop.gaussian.limits import limits
 from sigprop.gaussian.panels import legendre
-from sigprop.kinds import Dense, Kind, Sequence, Skip, WeightNorm, compose, rewritten
+from sigprop.kinds import Dense, Kind, Skip, WeightNorm, compose, rewritten
 from sigprop.theory.critical import critical_weight_var
 from sigprop.theory.equilibrium import fixed_point
 from sigprop.theory.statuses import CriticalStatus, VarianceStatus
@@ -269,9 +269,9 @@ def _power(net: Architecture, chi: np.ndarray, batch: int | None) -> tuple[Growt
     # In a batch cotangents come to hang on one another; far from the end p is what the branch
     # alone does to a gradient.
     layer = compose(net).layer
-    branch = rewritten(layer, lambda k: _Branch(k.branch, k.scale) if isinstance(k, Skip) else k)
-    if not layer.couples_inputs or not isinstance(layer, Sequence | Skip):
+    if not layer.couples_inputs:
         return _UNKNOWN
+    branch = rewritten(layer, lambda k: _Branch(k.branch, k.scale) if isinstance(k, Skip) else k)
     alone = predict(replace(net, layer=branch, block="plain", norm=None), batch=batch)
     return GrowthKind.POWER, float(np.asarray(alone.chi)[1])
 
